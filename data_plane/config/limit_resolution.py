@@ -115,7 +115,10 @@ def in_region(rule: LimitRule, region: str) -> LimitRule:
     quota = rule.shares.get(region, 0)
     if rule.mode == "strict" and rule.algorithm not in BUCKET_ALGORITHMS:
         quota = min([quota, *(step.shares.get(region, 0) for step in rule.steps)])
-    burst = rule.burst if rule.burst is None or not rule.limit else rule.burst * quota // rule.limit
+    burst = rule.burst
+    if rule.algorithm in BUCKET_ALGORITHMS and rule.limit:
+        # of a leaky bucket's capacity one is served while the others wait
+        burst = max(0, capacity(rule) * quota // rule.limit - (rule.algorithm == "leaky_bucket"))
     return msgspec.structs.replace(rule, limit=quota, burst=burst)
 
 

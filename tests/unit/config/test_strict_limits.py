@@ -3,14 +3,14 @@
 import pytest
 
 from data_plane.config.index import ConfigSet, RuleIndex
-from data_plane.config.limit_resolution import RegionFacts
+from data_plane.config.limit_resolution import RegionFacts, in_region
 from data_plane.config.limits_of_keys import StrictLimits
 from data_plane.config.strict_limits import effective_us, most_units, moves_rights, scaled, schedule_of
 from data_plane.store.packing import params_end
 from testing.node import document_of, rule
 from tests.reference.shares import quota_at
 from tidegate.contract.config import Client, Override, Plan, Region
-from tidegate.contract.limits import LimitRule, ShareStep
+from tidegate.contract.limits import LimitRule, ShareStep, capacity
 
 HOUR_US = 3_600_000_000
 NOW_US = 1_700_000_000_000_000
@@ -45,6 +45,14 @@ def test_a_bucket_is_split_by_capacity():
     assert moves_rights(bucket)
     slow = strict(algorithm="token_bucket", burst=10**6, window_us=366 * 86_400_000_000)
     assert not moves_rights(slow), "its parts would not be exact"
+
+
+@pytest.mark.parametrize("burst", [None, 12])
+@pytest.mark.parametrize("algorithm", ["token_bucket", "leaky_bucket"])
+def test_buckets_of_regions_that_keep_to_their_parts_hold_no_more_than_the_whole(algorithm: str, burst: int | None):
+    bucket = strict(mode="regional", algorithm=algorithm, burst=burst, shares={"us": 100, "eu": 250, "asia": 650})
+    held = sum(capacity(in_region(bucket, region)) for region in bucket.shares)
+    assert capacity(bucket) - 2 <= held <= capacity(bucket)
 
 
 def test_a_cut_holds_from_the_first_window_that_no_clock_has_reached():
