@@ -26,11 +26,6 @@ local function carried_debt(queue, debt, old_unit, old_size, unit, size)
   return math.min(size * unit - math.min(tokens, size * unit), EXACT)
 end
 
-local function is_bucket(raw)
-  local kind = byte(raw) or 0
-  return kind >= 32 and kind < 44
-end
-
 -- Converts a bucket written by a version before 2026-12 (see prelude.lua) to the layout that is written now.
 local function of_old_layout(raw)
   local kind = byte(raw)

@@ -2,11 +2,6 @@
 -- entries, as the limit is at most 1,000 and each entry costs at least 1. A shared log also keeps counts by window: what
 -- other regions admitted is known by window only and is weighted as in sliding_window.
 
-local function is_log(raw)
-  local kind = byte(raw) or 0
-  return kind >= 48 and kind < 54
-end
-
 -- Returns total, offset of the entries, then (of a shared log) window id and counts in the order of window_value.
 local function stored_log(raw)
   local kind = byte(raw)

@@ -41,6 +41,22 @@ local SLACK_US = 5000000
 -- denied with a wait of -1 - n microseconds.
 local NEVER = -1
 
+-- Whether a value is a counter of this family.
+local function is_window(raw)
+  local kind = byte(raw) or 0
+  return kind >= 16 and kind < 24
+end
+
+local function is_log(raw)
+  local kind = byte(raw) or 0
+  return kind >= 48 and kind < 54
+end
+
+local function is_bucket(raw)
+  local kind = byte(raw) or 0
+  return kind >= 32 and kind < 44
+end
+
 local function ttl_ms(us)
   return ceil(us / 1000)
 end

@@ -84,15 +84,15 @@ local function collect()
   -- Returns a counter's window (a bucket's: born_us), and this region's own counts: taken, taken before, returned,
   -- returned before; nothing if it is no counter. A family's functions are made when one of them is first needed.
   local function own_counts(raw)
-    local kind, window, taken, before, returned, returned_before, _ = byte(raw) or 0
-    if kind >= 16 and kind < 24 then
+    local window, taken, before, returned, returned_before, _
+    if is_window(raw) then
       window_of = window_of or windows()
       return window_of(raw)
-    elseif kind >= 48 and kind < 54 then
+    elseif is_log(raw) then
       log_of = log_of or log()
       _, _, window, taken, before, returned, returned_before = log_of(raw)
       return window, taken, before, returned, returned_before
-    elseif kind >= 32 and kind < 44 then
+    elseif is_bucket(raw) then
       bucket_of = bucket_of or buckets()
       _, _, _, _, _, _, taken, returned, window = bucket_of(raw)
       return window, taken, 0, returned, 0

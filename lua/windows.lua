@@ -45,11 +45,6 @@ local function rolled(id, stored, taken, before, returned, returned_before, remo
   return id, 0, 0, 0, 0, 0, 0, 0
 end
 
-local function is_window(raw)
-  local kind = byte(raw) or 0
-  return kind >= 16 and kind < 24
-end
-
 -- Returns the counts as stored: id, then in the order of window_value.
 local function stored_window(raw)
   local kind = byte(raw)
