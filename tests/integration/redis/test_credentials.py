@@ -88,7 +88,7 @@ async def test_a_provider_rotates_passwords_and_no_decision_fails(
     provider.password = "password-0"
     users.add(provider.password)
     where = f"redis://127.0.0.1:{server.port}/0"
-    store = await open_store(where, credentials=Guarded(provider), renew_credentials_s=RENEW_S)
+    store = await open_store(where, credentials=Guarded(provider), renew_credentials_s=RENEW_S, deadline_ms=1_000)
     load = Load(store)
     await load.verdicts(50, "allowed")
 
@@ -117,7 +117,7 @@ async def test_a_password_file_is_read_as_it_changes(
     users.add("password-0")
     where = f"redis://{USER}@127.0.0.1:{server.port}/0"
     credentials = Guarded(PasswordFile(path, USER))
-    store = await open_store(where, credentials=credentials, renew_credentials_s=RENEW_S)
+    store = await open_store(where, credentials=credentials, renew_credentials_s=RENEW_S, deadline_ms=1_000)
     load = Load(store)
     await load.verdicts(50, "allowed")
 
@@ -140,7 +140,9 @@ async def test_a_refused_login_is_tried_again_until_the_file_is_right(
     path.write_text("the-old-one")
     users.add("the-old-one")
     where = f"redis://{USER}@127.0.0.1:{server.port}/0"
-    store = await open_store(where, credentials=Guarded(PasswordFile(path, USER)), renew_credentials_s=RENEW_S)
+    store = await open_store(
+        where, credentials=Guarded(PasswordFile(path, USER)), renew_credentials_s=RENEW_S, deadline_ms=1_000
+    )
     users.remove("the-old-one")
     users.add("the-new-one")
     load = Load(store)
