@@ -1,6 +1,6 @@
 """The counters of ``shared`` limits in the region's store, as replication sees them: the scripts of ``lua/``.
 
-A call holds the store for about half a millisecond, and calls are sent one after another, so that decisions come in
+A call takes 0.2 to 0.3 ms of the store's CPU, and calls are sent one after another, so that decisions come in
 between.
 """
 
@@ -49,7 +49,7 @@ LEASES = [b"{tg:lease}:%d" % number for number in range(SLICES)]
 LEASE_MS = 3 * TIMING.tick_us // 1_000
 
 COLLECTED_A_CALL = 20
-"""A call holds the store for about 0.2 ms then, on a small machine."""
+"""About 0.2 ms of the store's CPU, on a small machine."""
 SETS_A_TURN, MIN_OF_SET = 10, 10
 """On a Cluster a round trip reads this many sets, and at least this many counters of each."""
 MERGED_A_CALL = 25
