@@ -1,6 +1,7 @@
 """The servers that other tests stand on do what those tests take for granted."""
 
 import asyncio
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -8,7 +9,11 @@ import redis
 import redis.asyncio
 
 from testing.proxy import Proxy
+from testing.stack import wait_for
+from testing.stores import START_TIMEOUT_S
+from tidegate.stack.child import wait_until_ready
 from tidegate.stack.ports import free_ports, require_free
+from tidegate.stack.postgres import PostgresServer
 from tidegate.stack.progress import StackError
 from tidegate.stack.store import StoreServer
 
@@ -27,6 +32,33 @@ async def test_postgres_takes_no_wrong_password(postgres_url: str) -> None:
     wrong = user.rpartition(":")[0] + ":wrong@" + rest
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(wrong)
+
+
+async def test_what_is_committed_survives_a_kill_of_postgres(tmp_path: Path) -> None:
+    server = PostgresServer(
+        tmp_path / "data", port=free_ports(1)[0], password="word", log_path=tmp_path / "postgres.log", durable=False
+    )
+    server.prepare()
+    server.child.start()
+    try:
+        wait_until_ready(server.child, server.is_ready, timeout_s=START_TIMEOUT_S)
+        connection = await asyncpg.connect(server.url("postgres", scheme="postgresql"))
+        await connection.execute("CREATE TABLE kept (number int)")
+        for number in range(100):
+            await connection.execute("INSERT INTO kept VALUES ($1)", number)
+        server.child.kill()
+        connection.terminate()
+        wait_for(lambda: _started(server), START_TIMEOUT_S, "Postgres to recover")
+        assert server.execute("SELECT count(*) FROM kept") == "100"
+    finally:
+        server.child.stop()
+
+
+def _started(server: PostgresServer) -> bool:
+    """Start it unless it runs: it refuses while its last life still ends."""
+    if server.child.exit_code() is not None:
+        server.child.start()
+    return server.is_ready()
 
 
 def test_store_is_empty_and_never_evicts(store_url: str) -> None:
