@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -339,16 +338,17 @@ async def served_page(served: RunningControlPlane) -> Page:
         return await opened(client)
 
 
-async def test_a_change_is_shown_at_once_in_every_open_tab(served: RunningControlPlane) -> None:
+async def test_a_change_is_shown_at_once_in_every_open_tab(
+    served: RunningControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control_plane.console.feed.EVERY_S", 600.0)
     page = await served_page(served)
     async with live(served, page.cookie, "revisions") as one, live(served, page.cookie, "revisions") as other:
         await until_line(one, "event: revisions")
         await until_line(other, "event: revisions")
         await served.admin.put("/v1/plans/free", json={"limits": []}, headers={"X-Tidegate-Reason": "because-of-x"})
-        began = time.monotonic()
         await until_line(one, "because-of-x")
         await until_line(other, "because-of-x")
-        assert time.monotonic() - began < 3
 
 
 async def test_a_replica_bears_so_many_tabs_and_no_more(

@@ -71,6 +71,10 @@ async def test_a_failed_write_leaves_nothing_behind(api: httpx.AsyncClient) -> N
     assert (await api.put("/v1/plans/q", json={})).headers["x-tidegate-revision"] == "3"
 
 
+SOON_S = 10.0
+"""A connection and a command may take a second each; without these settings they would take a minute."""
+
+
 def through(proxy: Proxy, settings: Settings, server: PostgresServer) -> SecretStr:
     return SecretStr(settings.database_url.get_secret_value().replace(f":{server.port}/", f":{proxy.port}/"))
 
@@ -98,7 +102,7 @@ async def test_a_database_that_is_away_is_said_quickly_and_comes_back(
                         refused = await admin.request(method, path, json={} if method == "PUT" else None)
                         assert refused.status_code == 503, (away, refused.text)
                         assert refused.headers["content-type"] == "application/problem+json"
-                        assert time.monotonic() - started < 4
+                        assert time.monotonic() - started < SOON_S
                     assert (await admin.get("/healthz")).status_code == 200
                     # the stream stays open and goes on saying what the node should have
                     heartbeats = len(node.heartbeats)

@@ -35,7 +35,7 @@ def restart(server: StoreServer) -> None:
 
 
 async def test_a_killed_and_restarted_server_costs_no_answer(server: StoreServer, open_store: OpenStore) -> None:
-    store = await open_store(server.url, deadline_ms=DEADLINE_MS, backoff_cap_ms=100)
+    store = await open_store(server.url, deadline_ms=DEADLINE_MS, backoff_cap_ms=100, stall_reconnect_ms=10_000)
     load = Load(store)
     await load.verdicts(100, "allowed")
     server.child.kill()
