@@ -21,6 +21,7 @@ from data_plane.agent import Agent
 from data_plane.http.app import create_agent_app, create_app
 from data_plane.http.decision_handler import DecisionFastPath
 from data_plane.http.health import HealthServer
+from data_plane.http.peer_handler import PeerFastPath
 from data_plane.http.render import Renderer
 from data_plane.node import Node
 from data_plane.rls.mapping import RlsMapping
@@ -48,14 +49,14 @@ def build_app(node: Node) -> FastAPI:
 
 
 def build_agent_app(agent: Agent) -> FastAPI:
-    """The ASGI application of an agent."""
+    """The ASGI application of an agent, without the messages of other regions."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with agent.running():
             yield
 
-    return create_agent_app(agent.peer_handler, agent, lifespan)
+    return create_agent_app(agent, lifespan)
 
 
 @contextlib.asynccontextmanager
@@ -203,7 +204,7 @@ async def _serve(settings: Settings) -> None:
 
 async def _serve_agent(settings: AgentSettings) -> None:
     agent = Agent(settings)
-    front = Front(limits=LIMITS)
+    front = Front(PeerFastPath(agent.peer_handler), LIMITS)
     await RegionServer(_server_config(settings, settings.port, build_agent_app(agent), front), agent, front).serve()
 
 

@@ -9,12 +9,14 @@ import httpx
 import msgspec
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import FastAPI
 
 from data_plane.agent import Agent
 from data_plane.config.index import ConfigSet, RuleIndex
 from data_plane.config.snapshots import SnapshotFile
 from data_plane.config.stream import Snapshot
 from data_plane.http.decision_handler import DecisionFastPath
+from data_plane.http.peer_handler import PeerFastPath
 from data_plane.main import LIMITS, build_agent_app, build_app
 from data_plane.node import Node
 from data_plane.settings import AgentSettings, Settings
@@ -24,6 +26,7 @@ from tidegate.contract.config import ApiKey, Change, Client, Endpoint, Gateway, 
 from tidegate.contract.credentials import make_credential, secret_sha256
 from tidegate.contract.limits import LimitRule
 from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
+from tidegate.http_front.exchange import FastPath
 from tidegate.http_front.front import Front
 from tidegate.http_front.serving import protocol_class
 
@@ -110,13 +113,20 @@ def _known(snapshot: Path, redis_url: str) -> dict:
 @contextlib.asynccontextmanager
 async def serving(process: Node | Agent, *, lane: bool = True, port: int = 0) -> AsyncIterator[str]:
     """A node's or an agent's base URL while it serves; a node through the fast path, or through FastAPI alone."""
-    is_node = isinstance(process, Node)
-    front = Front(DecisionFastPath(process.handler), LIMITS) if is_node else Front(limits=LIMITS)
-    http = protocol_class(front) if lane else "httptools"
-    app = build_app(process) if is_node else build_agent_app(process)
+    if isinstance(process, Node):
+        app, fast_path = build_app(process), DecisionFastPath(process.handler)
+    else:
+        app, fast_path = build_agent_app(process), PeerFastPath(process.peer_handler)
+    async with served(app, fast_path if lane else None, port) as url:
+        yield url
+
+
+@contextlib.asynccontextmanager
+async def served(app: FastAPI, fast_path: FastPath | None, port: int = 0) -> AsyncIterator[str]:
+    """The base URL of an application behind a front, or without a fast path behind uvicorn's own."""
     config = uvicorn.Config(
-        app, port=port, http=http, ws="none", lifespan="on", log_config=None, access_log=False,
-        proxy_headers=False, timeout_graceful_shutdown=2,
+        app, port=port, http="httptools" if fast_path is None else protocol_class(Front(fast_path, LIMITS)), ws="none",
+        lifespan="on", log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=2,
     )  # fmt: skip
     server = ServerBesidePytest(config)
     task = asyncio.create_task(server.serve())

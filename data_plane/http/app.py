@@ -14,7 +14,6 @@ from data_plane.http.denial_reports import DenialReports, denial_routes
 from data_plane.http.hold_handler import HoldHandler, hold_routes
 from data_plane.http.load_handler import LoadHandler, load_routes
 from data_plane.http.me import MeHandler, me_routes
-from data_plane.http.peer_handler import PeerHandler, peer_routes
 from data_plane.http.routes import Operations, decision_routes, operation_routes, to_response
 from tidegate import api_pages
 
@@ -64,12 +63,11 @@ def create_app(
 
 
 def create_agent_app(
-    peer_handler: PeerHandler, operations: Operations, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
+    operations: Operations, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
 ) -> FastAPI:
-    """Build the application that agents of other regions call."""
+    """Build the application of an agent; messages of other regions take the fast path."""
     app = FastAPI(title="Tidegate region agent", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.include_router(operation_routes(operations))
-    app.include_router(peer_routes(peer_handler))
     _finish(app, operations)
     return app
 

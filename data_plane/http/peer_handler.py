@@ -1,19 +1,19 @@
 """Receives other regions' messages: the signature proves the sender before a byte is unpacked."""
 
+import asyncio
 import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from fastapi import APIRouter, Request, Response
 
 from data_plane.config.index import RuleIndex
 from data_plane.http.answers import Answer, InputError, json_answer, problem
 from data_plane.http.caller import Headers, header
-from data_plane.http.routes import read_body, to_response
 from data_plane.replicate.receiver import Receiver
 from data_plane.rights.exchange import RightsExchange
 from data_plane.store.ports import Clock, StoreUnavailableError
@@ -31,10 +31,12 @@ from tidegate.contract.rights import (
     signed_asks,
     signed_gifts,
 )
+from tidegate.http_front.exchange import ELSEWHERE, Exchange, Route
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
+TARGETS = (b"/internal/v1/counts", b"/internal/v1/rights")
 REFUSALS = (
     "unknown_region", "bad_signature", "wrong_region", "malformed", "version", "too_large", "too_old", "implausible",
 )  # fmt: skip
@@ -50,26 +52,40 @@ _counts = msgspec.msgpack.Decoder(Counts)
 _asks = msgspec.msgpack.Decoder(Asks)
 
 
-def peer_routes(handler: "PeerHandler") -> APIRouter:
-    """``/internal/v1/counts`` and ``/internal/v1/rights``."""
-    router = APIRouter(include_in_schema=False)
+class PeerFastPath:
+    """``POST /internal/v1/counts`` and ``/internal/v1/rights``, answered without FastAPI."""
 
-    async def serve(request: Request, answer: Callable[[Headers, bytes], Awaitable[Answer]]) -> Response:
-        body = await read_body(request, MAX_BODY_BYTES)
-        if isinstance(body, Response):
-            handler.too_large()
-            return body
-        return to_response(await answer(request.scope["headers"], body))
+    def __init__(self, handler: "PeerHandler") -> None:
+        self._handler = handler
+        self._under_way: set[asyncio.Task[None]] = set()
+        self.routes: Sequence[Route] = (
+            Route("counts", MAX_BODY_BYTES, Exchange, partial(self._begin, handler.counts)),
+            Route("rights", MAX_BODY_BYTES, Exchange, partial(self._begin, handler.rights)),
+        )
 
-    @router.post("/internal/v1/counts")
-    async def counts(request: Request) -> Response:
-        return await serve(request, handler.counts)
+    def find(self, method: bytes, target: bytes) -> int:
+        """The place of a route."""
+        return TARGETS.index(target) if method == b"POST" and target in TARGETS else ELSEWHERE
 
-    @router.post("/internal/v1/rights")
-    async def rights(request: Request) -> Response:
-        return await serve(request, handler.rights)
+    def too_much_status(self, status: int, target: bytes) -> int:
+        """The status of a request that is too large, which is counted."""
+        if target in TARGETS:
+            self._handler.too_large()
+        return status
 
-    return router
+    def _begin(self, answer: Callable[[Headers, bytes], Awaitable[Answer]], exchange: Exchange) -> None:
+        task = asyncio.create_task(_serve(answer, exchange))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+
+async def _serve(answer: Callable[[Headers, bytes], Awaitable[Answer]], exchange: Exchange) -> None:
+    try:
+        given = await answer(exchange.headers, exchange.body)
+    except Exception:  # a boundary: a mistake costs one message, not the agent
+        log.exception("peer_message_failed", target=exchange.path.decode("latin-1"))
+        given = problem(500, "The agent failed to answer.")
+    exchange.respond(given.status, given.headers, given.body)
 
 
 class PeerHandler:

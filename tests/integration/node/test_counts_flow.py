@@ -4,12 +4,11 @@ import asyncio
 import time
 from typing import Any, NamedTuple
 
-import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 
 from data_plane.config.index import ConfigSet, RuleIndex
-from data_plane.http.peer_handler import PeerHandler, peer_routes
+from data_plane.http.peer_handler import PeerFastPath, PeerHandler
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.peer_session import HttpPeers, ReplicationTally
 from data_plane.replicate.receiver import Receiver
@@ -18,25 +17,31 @@ from data_plane.store.packing import encode_rule
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.store import RedisCounterStore
 from testing.entered import files_entered
-from testing.node import document_of, rule
+from testing.node import document_of, rule, served
 from tests.integration.redis.load import ask
 from tidegate.contract.config import Plan, Region
+from tidegate.stack.ports import free_ports
 from tools.docs.flows import steps_of
 
-FLOOR = ("data_plane/store/", "data_plane/http/routes.py", "data_plane/http/answers.py", "data_plane/http/caller.py")
-"""What every flow passes, and the HTTP of every route of an agent."""
+FLOOR = ("data_plane/store/", "data_plane/http/answers.py", "data_plane/http/caller.py")
+"""What every flow passes."""
 BESIDE = {"data_plane/replicate/anti_entropy.py", "data_plane/replicate/count_epochs.py"}
 """What the page names below the table: each tick looks whether a sweep or a new epoch has begun."""
 LIMIT = rule(1, "hourly", 100_000, mode="shared")
 PARAMS = encode_rule(LIMIT, shared=True)
 KEYS = {name: Ed25519PrivateKey.generate() for name in ("us-east", "eu-west")}
+PORTS = dict(zip(KEYS, free_ports(len(KEYS)), strict=True))
 CONFIG = ConfigSet.empty().with_changes(
     map(
         document_of,
         [
             Plan(plan="p", limits=(LIMIT,)),
             *(
-                Region(region=name, peer_url=f"http://{name}", public_key=key.public_key().public_bytes_raw().hex())
+                Region(
+                    region=name,
+                    peer_url=f"http://127.0.0.1:{PORTS[name]}",
+                    public_key=key.public_key().public_bytes_raw().hex(),
+                )
                 for name, key in KEYS.items()
             ),
         ],
@@ -55,7 +60,7 @@ class Agent(NamedTuple):
     store: RedisCounterStore
     sender: Sender
     wire: HttpPeers
-    app: FastAPI
+    fast_path: PeerFastPath
 
     async def has_marks(self) -> bool:
         """Whether a peer has yet to acknowledge something."""
@@ -74,25 +79,25 @@ async def agent_of(region: str, url: str) -> Agent:
     counts = CountStore(store, "agent", region.encode())
     receiver = Receiver(region, counts, clock, lambda: index, tally, lambda _: None)
     no_rights: Any = None
-    app = FastAPI()
-    app.include_router(peer_routes(PeerHandler(region, KEYS[region], lambda: index, receiver, no_rights, clock)))
+    handler = PeerHandler(region, KEYS[region], lambda: index, receiver, no_rights, clock)
     wire = HttpPeers(region, KEYS[region], lambda _: ())
-    return Agent(store, Sender(region, counts, wire, clock, lambda: index, lambda: 1, receiver, tally), wire, app)
+    sender = Sender(region, counts, wire, clock, lambda: index, lambda: 1, receiver, tally)
+    return Agent(store, sender, wire, PeerFastPath(handler))
 
 
 async def test_counts_enter_the_files_of_the_page_and_no_others(valkey_url: str, redis_url: str) -> None:
     east, west = await agent_of("us-east", valkey_url), await agent_of("eu-west", redis_url)
-    east.wire.client = httpx.AsyncClient(transport=httpx.ASGITransport(west.app))
     seen = []
     try:
-        for _ in range(8):
-            with files_entered() as files:
-                await ask(east.store, (b"{acme}1",), (PARAMS,), 1_000)
-                async with asyncio.timeout(20):
-                    while await east.has_marks():
-                        await east.sender.tick()
-                        await asyncio.sleep(0.01)
-            seen.append({file for file in files if file.startswith("data_plane/") and not file.startswith(FLOOR)})
+        async with served(FastAPI(), west.fast_path, PORTS["eu-west"]):
+            for _ in range(8):
+                with files_entered() as files:
+                    await ask(east.store, (b"{acme}1",), (PARAMS,), 1_000)
+                    async with asyncio.timeout(20):
+                        while await east.has_marks():
+                            await east.sender.tick()
+                            await asyncio.sleep(0.01)
+                seen.append({file for file in files if file.startswith("data_plane/") and not file.startswith(FLOOR)})
         assert int.from_bytes((await west.store.execute("GET", b"{acme}1!"))[9:15], "little") == 8_000
     finally:
         for agent in (east, west):
