@@ -96,7 +96,8 @@ class Configuration:
             await asyncio.sleep(AGAIN_S)
 
     async def stop(self) -> None:
-        """Write the newest snapshot, if it is not written yet."""
+        """Disconnect, and write the newest snapshot, if it is not written yet."""
+        await self.stream.close()
         await self._snapshots.flush()
 
     def status(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What every process of a region has: the clock, background work that restarts after a fault, and TLS."""
+"""What every process of a region has: the clock, background work that restarts after a fault, TLS, an HTTP client."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
+import certifi
+import msgspec
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, wait_fixed
 
@@ -17,6 +19,8 @@ log = structlog.get_logger()
 Job = Callable[[], Coroutine[Any, Any, None]]
 """Work that never ends by itself."""
 AGAIN_AFTER_S = 1.0
+HTTP_ERRORS = (aiohttp.ClientError, TimeoutError, ValueError)
+"""What a request without an answer raises; some URLs that are none are a ``ValueError``."""
 
 
 class SystemClock:
@@ -66,12 +70,64 @@ async def cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
 def tls_of(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
     """A TLS context with a private CA, and a client certificate (PEM; without ``key`` it holds the key too).
 
-    Without either it is one with the public CAs. All who ask for the same share one, as reading those takes tens of
-    milliseconds. Raises ``OSError`` for a file that is missing or no PEM.
+    Without either it is one with the public CAs, as certifi lists them. All who ask for the same share one, as reading
+    those takes tens of milliseconds. Raises ``OSError`` for a file that is missing or no PEM.
     """
     if ca is None and certificate is None:
-        return httpx.create_ssl_context(trust_env=False)
+        return ssl.create_default_context(cafile=certifi.where())
     context = ssl.create_default_context(cafile=ca)
     if certificate is not None:
         context.load_cert_chain(certificate, key)
     return context
+
+
+class HttpStatusError(aiohttp.ClientError):
+    """A request was answered by a status that is not one of success."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"answered {status}")
+        self.status = status
+
+
+class HttpClient:
+    """Pooled connections, without redirects, cookies and proxies of the environment. Requests raise ``HTTP_ERRORS``.
+
+    Only ``total`` of a timeout bounds the sending of a body. Without ``tls`` servers need certificates of a public CA.
+    """
+
+    def __init__(
+        self, timeout: aiohttp.ClientTimeout, tls: ssl.SSLContext | None = None, url: str = "", credential: str = ""
+    ) -> None:
+        self._timeout = timeout
+        self._tls = tls_of(None, None, None) if tls is None else tls
+        self._url = url.rstrip("/")
+        self._headers = {"accept-encoding": "identity"}
+        if credential:
+            self._headers["authorization"] = f"Bearer {credential}"
+
+    def request(
+        self, method: str, path: str, **options: Any
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """An answer of any status, its body yet to be read. ``path`` follows the client's URL."""
+        return self._session.request(method, self._url + path, allow_redirects=False, **options)
+
+    async def ask(self, method: str, path: str, **options: Any) -> bytes:
+        """The body of an answer. Raises ``HttpStatusError`` unless its status is one of success."""
+        async with self.request(method, path, **options) as response:
+            if not 200 <= response.status < 300:
+                raise HttpStatusError(response.status)
+            return await response.read()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if "_session" in vars(self):
+            await self._session.close()
+
+    @functools.cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        """Made by the first request: who never runs has none to close."""
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._tls, keepalive_timeout=5.0), timeout=self._timeout,
+            headers=self._headers, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False,
+            json_serialize_bytes=msgspec.json.encode,
+        )  # fmt: skip

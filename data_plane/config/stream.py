@@ -13,13 +13,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import httpx
+import aiohttp
 import msgspec
 import structlog
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from data_plane.config.index import ConfigSet, InvalidConfigError, RuleIndex
+from data_plane.process import HTTP_ERRORS, HttpClient, HttpStatusError
 from tidegate.contract.config import (
     Ack,
     Begin,
@@ -93,13 +94,10 @@ class ControlPlaneStream:
         self._decided = decided
         self._confirmed = confirmed
         """Adds to an ACK what the region's store confirms."""
-        self.client = httpx.AsyncClient(
-            base_url=url,
-            headers={"authorization": f"Bearer {credential}"},
-            timeout=httpx.Timeout(5.0, read=READ_TIMEOUT_S),
-            trust_env=False,
-            verify=True if tls is None else tls,
-        )
+        timeout = aiohttp.ClientTimeout(connect=5.0, sock_read=READ_TIMEOUT_S)
+        self._client = HttpClient(timeout, tls, url, credential)
+        self.close = self._client.close
+        """Closes the connections."""
         self.link = Link()
         self._logged_s = 0.0
         """When a failure was logged last."""
@@ -110,25 +108,22 @@ class ControlPlaneStream:
         """Stay connected until cancelled."""
         delay = _BACKOFF_S[0]
         from_scratch = False
-        try:
-            while True:
-                try:
-                    await self._follow(from_scratch=from_scratch)
-                    from_scratch, delay = False, _BACKOFF_S[0]  # the control plane closed the stream
-                    self.link.last_error = None
-                except OutOfStepError as error:
-                    # Retry at once and ask for everything; if that fails too, back off.
-                    delay = _BACKOFF_S[0] if not from_scratch else min(delay * 2, _BACKOFF_S[1])
-                    from_scratch = True
-                    self.note_failure(str(error))
-                except (httpx.HTTPError, *UNREADABLE) as error:
-                    delay = _BACKOFF_S[0] if self.link.connected else min(delay * 2, _BACKOFF_S[1])
-                    self.note_failure(f"{type(error).__name__}: {error}")
-                self.link.connected = False
-                self.link.reconnects += 1
-                await asyncio.sleep(random.uniform(0, delay))  # noqa: S311  jitter, not a secret
-        finally:
-            await self.client.aclose()
+        while True:
+            try:
+                await self._follow(from_scratch=from_scratch)
+                from_scratch, delay = False, _BACKOFF_S[0]  # the control plane closed the stream
+                self.link.last_error = None
+            except OutOfStepError as error:
+                # Retry at once and ask for everything; if that fails too, back off.
+                delay = _BACKOFF_S[0] if not from_scratch else min(delay * 2, _BACKOFF_S[1])
+                from_scratch = True
+                self.note_failure(str(error))
+            except (*HTTP_ERRORS, *UNREADABLE) as error:
+                delay = _BACKOFF_S[0] if self.link.connected else min(delay * 2, _BACKOFF_S[1])
+                self.note_failure(f"{type(error).__name__}: {error}")
+            self.link.connected = False
+            self.link.reconnects += 1
+            await asyncio.sleep(random.uniform(0, delay))  # noqa: S311  jitter, not a secret
 
     async def report(self) -> None:
         """Report decisions every few seconds while connected; canaries are judged by them."""
@@ -144,8 +139,8 @@ class ControlPlaneStream:
             )  # fmt: skip
             reported = now
             # a report that is lost is not sent again
-            with contextlib.suppress(httpx.HTTPError):
-                await self._post("/internal/v1/reports", since)
+            with contextlib.suppress(*HTTP_ERRORS):
+                await self._client.ask("POST", "/internal/v1/reports", json=since)
 
     def note_failure(self, error: str) -> None:
         """Remember why the stream is down; log it when it changes, and once a minute."""
@@ -162,11 +157,9 @@ class ControlPlaneStream:
             role=self._role,
         )  # fmt: skip
         params = msgspec.to_builtins(hello)
-        async with self.client.stream("GET", "/internal/v1/stream", params=params) as response:
-            if response.status_code != 200:
-                raise httpx.HTTPStatusError(
-                    f"the control plane answered {response.status_code}", request=response.request, response=response
-                )
+        async with self._client.request("GET", "/internal/v1/stream", params=params) as response:
+            if response.status != 200:
+                raise HttpStatusError(response.status)
             self.link.connected, self.link.last_error = True, None
             async for line in _lines(response):
                 self.link.heard_at_s = time.time()
@@ -177,38 +170,38 @@ class ControlPlaneStream:
                     await self.send(unsent)
 
     async def send(self, ack: Ack) -> None:
-        """Send an ACK. Raises ``httpx.HTTPError``."""
+        """Send an ACK. Raises ``HTTP_ERRORS``."""
         if ack.error is not None:
             log.error("revision_refused", revision=ack.revision, error=ack.error)
         if ack.effective:
             self.unsent[ack.revision] = ack
-        response = await self._post("/internal/v1/acks", ack)
-        if not response.is_server_error:
-            self.unsent.pop(ack.revision, None)
-        response.raise_for_status()
+        try:
+            await self._client.ask("POST", "/internal/v1/acks", json=ack)
+        except HttpStatusError as error:
+            if error.status < 500:
+                self.unsent.pop(ack.revision, None)
+            raise
+        self.unsent.pop(ack.revision, None)
 
     async def send_eventually(self, ack: Ack) -> None:
         """Send an ACK; instants of share cuts that do not arrive are sent again over the next stream."""
-        with contextlib.suppress(httpx.HTTPError):
+        with contextlib.suppress(*HTTP_ERRORS):
             await self.send(ack)
 
     async def newest(self) -> Newest | None:
         """Ask the control plane what should be in force here; ``None`` without an answer."""
         try:
-            response = await self.client.get("/internal/v1/newest", params={"node": self._node}, timeout=ASK_S)
-            return _newest.decode(response.content) if response.status_code == 200 else None
-        except (httpx.HTTPError, *UNREADABLE):
+            timeout = aiohttp.ClientTimeout(connect=ASK_S, sock_read=ASK_S)
+            params = {"node": self._node}
+            return _newest.decode(await self._client.ask("GET", "/internal/v1/newest", params=params, timeout=timeout))
+        except (*HTTP_ERRORS, *UNREADABLE):
             return None
 
-    async def _post(self, path: str, body: msgspec.Struct) -> httpx.Response:
-        headers = {"content-type": "application/json"}
-        return await self.client.post(path, content=msgspec.json.encode(body), headers=headers)
 
-
-async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The lines of NDJSON, split at LF only: httpx also splits at characters that JSON strings may contain."""
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The lines of NDJSON, of any length up to ``MAX_LINE_BYTES``."""
     rest = b""
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.content.iter_any():
         *lines, rest = (rest + chunk).split(b"\n")
         if len(rest) > MAX_LINE_BYTES:
             raise OutOfStepError(f"a line of more than {MAX_LINE_BYTES} bytes")

@@ -7,11 +7,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-import httpx
+import aiohttp
 import structlog
 
 from data_plane.decide.pending_check import PendingCheck, Verdict
-from data_plane.process import tls_of
+from data_plane.process import HTTP_ERRORS, HttpClient
 from data_plane.store.ports import Clock
 
 log = structlog.get_logger()
@@ -45,7 +45,7 @@ class Tracing:
         self, url: str, share: float, about: dict[str, str], *, follow_caller: bool,
         clock: Clock, random: Callable[[], float], random_bytes: Callable[[int], bytes],
     ) -> None:  # fmt: skip
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, verify=tls_of(None, None, None))
+        self._client = HttpClient(aiohttp.ClientTimeout(2 * TIMEOUT_S, connect=TIMEOUT_S, sock_read=TIMEOUT_S))
         self._url = url
         self._share = share
         self._follow_caller = follow_caller
@@ -86,8 +86,8 @@ class Tracing:
         scope = {"scope": {"name": "tidegate"}, "spans": spans}
         body = {"resourceSpans": [{"resource": self._resource, "scopeSpans": [scope]}]}
         try:
-            (await self._client.post(self._url, json=body)).raise_for_status()
-        except httpx.HTTPError as error:
+            await self._client.ask("POST", self._url, json=body)
+        except HTTP_ERRORS as error:
             self.dropped += len(spans)
             if not self._away:
                 log.warning("traces_not_sent", error=f"{type(error).__name__}: {error}")
@@ -99,7 +99,7 @@ class Tracing:
     async def close(self) -> None:
         """Send the waiting spans, and disconnect."""
         await self.send()
-        await self._client.aclose()
+        await self._client.close()
 
     def _parent(self, check: PendingCheck) -> tuple[str, str] | None:
         """The caller's trace and span ids; empty to begin a trace, ``None`` for no span."""

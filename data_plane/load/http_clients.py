@@ -4,17 +4,16 @@ The agent's settings name the servers. The configuration chooses among them and 
 answer may take two seconds and 1 MiB, without redirects.
 """
 
-import asyncio
 import math
 import ssl
 from collections.abc import Mapping
 
-import httpx
+import aiohttp
 import msgspec
 
 from data_plane.load.controller import lower_median
 from data_plane.load.deciding import ControlPlaneUnavailableError, PullError
-from data_plane.process import tls_of
+from data_plane.process import HTTP_ERRORS, HttpClient
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.load import RegionLoad
 
@@ -42,8 +41,7 @@ class PrometheusServers:
 
     def __init__(self, urls: Mapping[str, str]) -> None:
         self._urls = {name: url.rstrip("/") + "/api/v1/query" for name, url in urls.items()}
-        tls = tls_of(None, None, None)
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False, verify=tls)
+        self._client = HttpClient(aiohttp.ClientTimeout(total=TIMEOUT_S))
 
     async def ask(self, server: str, query: str) -> float:
         """The value of an instant query; the lower median of several samples."""
@@ -51,24 +49,24 @@ class PrometheusServers:
         if url is None:
             raise PullError("unknown_server")
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                return _value(await self._body(url, query))
-        except (TimeoutError, httpx.TimeoutException):
+            body = await self._body(url, query)
+        except TimeoutError:
             raise PullError("timeout") from None
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
+        except HTTP_ERRORS:
             raise PullError("unreachable") from None
+        return _value(body)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._client.close()
 
     async def _body(self, url: str, query: str) -> bytes:
         # the URL and the answer may hold secrets: neither is logged
-        async with self._client.stream("GET", url, params={"query": query}) as response:
-            if response.status_code != httpx.codes.OK:
-                raise PullError("redirect" if response.is_redirect else "refused")
+        async with self._client.request("GET", url, params={"query": query}) as response:
+            if response.status != 200:
+                raise PullError("redirect" if 300 <= response.status < 400 else "refused")
             body = b""
-            async for chunk in response.aiter_bytes():
+            async for chunk in response.content.iter_any():
                 body += chunk
                 if len(body) > MAX_BYTES:
                     raise PullError("too_large")
@@ -97,22 +95,16 @@ class HttpLoadReporting:
     """Implements ``LoadReporting``, with the region's credential."""
 
     def __init__(self, url: str, credential: str, tls: ssl.SSLContext | None = None) -> None:
-        self._client = httpx.AsyncClient(
-            base_url=url, headers={"authorization": f"Bearer {credential}"}, timeout=REPORT_TIMEOUT_S, trust_env=False,
-            verify=True if tls is None else tls,
-        )  # fmt: skip
+        timeout = aiohttp.ClientTimeout(connect=REPORT_TIMEOUT_S, sock_read=REPORT_TIMEOUT_S)
+        self._client = HttpClient(timeout, tls, url, credential)
 
     async def report(self, load: RegionLoad) -> None:
         """Send once; the next report replaces a lost one."""
         try:
-            response = await self._client.post(
-                "/internal/v1/load", content=msgspec.json.encode(load), headers={"content-type": "application/json"}
-            )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            await self._client.ask("POST", "/internal/v1/load", json=load)
+        except HTTP_ERRORS as error:
             raise ControlPlaneUnavailableError(f"{type(error).__name__}: {error}") from error
-        if not response.is_success:
-            raise ControlPlaneUnavailableError(f"answered {response.status_code}")
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._client.close()

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from data_plane.process import HTTP_ERRORS, HttpClient
 from data_plane.replicate.count_store import TIMING, PackedCells
 from data_plane.store.ports import Clock, UnreachablePeerError
 from tidegate.contract.counts import MAX_CELLS, Cell, Counts, CountsAnswer, signed_counts
@@ -281,11 +282,7 @@ class HttpPeers:
         self._region = region
         self._key = key
         self._public_keys = public_keys
-        # a tenth of httpx's CPU for a message, of which even an idle agent sends two a second
-        self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=True if tls is None else tls),
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False,
-        )  # fmt: skip
+        self._client = HttpClient(aiohttp.ClientTimeout(total=TIMEOUT_S), tls)
         self.sent_bytes = 0
         self.received_bytes = 0
         self.messages = 0
@@ -321,7 +318,6 @@ class HttpPeers:
 
     async def _post(self, url: str, path: str, body: bytes, signed: bytes) -> tuple[bytes, Mapping[str, str]]:
         headers = {
-            "accept-encoding": "identity",
             "content-type": "application/octet-stream",
             "x-tidegate-region": self._region,
             "x-tidegate-signature": self._key.sign(signed).hex(),
@@ -329,8 +325,7 @@ class HttpPeers:
         self.messages += 1
         self.sent_bytes += len(body)
         try:
-            post = self._client.post(url.rstrip("/") + path, data=body, headers=headers, allow_redirects=False)
-            async with post as response:
+            async with self._client.request("POST", url.rstrip("/") + path, data=body, headers=headers) as response:
                 if response.status != 200:
                     raise UnreachablePeerError(f"answered {response.status}")
                 answer = bytearray()
@@ -338,7 +333,7 @@ class HttpPeers:
                     answer += chunk
                     if len(answer) > MAX_ANSWER_BYTES:
                         raise UnreachablePeerError(f"answered more than {MAX_ANSWER_BYTES} bytes")
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except HTTP_ERRORS as error:
             raise UnreachablePeerError(f"{type(error).__name__}: {error}") from error
         self.received_bytes += len(answer)
         return bytes(answer), response.headers

@@ -9,11 +9,12 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import httpx
+import aiohttp
 import msgspec
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
+from data_plane.process import HTTP_ERRORS, HttpClient
 from data_plane.store.ports import Argument, Clock, Reply, StoreUnavailableError
 from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore
@@ -290,13 +291,8 @@ class HttpUsageSink:
     def __init__(self, url: str, credential: str, node: str, region: str, tls: ssl.SSLContext | None = None) -> None:
         self._node = node
         self._region = region
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            headers={"authorization": f"Bearer {credential}"},
-            timeout=httpx.Timeout(TIMEOUT_S, connect=2.0),
-            trust_env=False,
-            verify=True if tls is None else tls,
-        )
+        timeout = aiohttp.ClientTimeout(2 * TIMEOUT_S, connect=2.0, sock_read=TIMEOUT_S)
+        self._client = HttpClient(timeout, tls, url, credential)
 
     async def ship(self, batches: Sequence[bytes], complete_until_ms: int | None) -> ShipmentAnswer:
         """Deliver batches, which are committed when this returns. It is one try; the shipper retries."""
@@ -305,35 +301,26 @@ class HttpUsageSink:
         )
         try:
             body, headers = msgspec.msgpack.encode(shipment), {"content-type": "application/octet-stream"}
-            response = await self._client.post(PATH, content=body, headers=headers)
-            return _decoder.decode(_content(response))
-        except (httpx.HTTPError, httpx.InvalidURL, *UNREADABLE) as error:
+            return _decoder.decode(await self._client.ask("POST", PATH, data=body, headers=headers))
+        except (*HTTP_ERRORS, *UNREADABLE) as error:
             raise ControlPlaneUnavailableError(f"{type(error).__name__}: {error}") from error
 
     async def questions(self, wait_s: float) -> Sequence[Question]:
         """The open questions; waits up to ``wait_s`` for one."""
         try:
-            timeout = httpx.Timeout(TIMEOUT_S, read=wait_s + TIMEOUT_S)
-            response = await self._client.get("/internal/v1/questions", params={"wait": wait_s}, timeout=timeout)
-            return _questions_decoder.decode(_content(response)).questions
-        except (httpx.HTTPError, httpx.InvalidURL, *UNREADABLE) as error:
+            timeout = aiohttp.ClientTimeout(connect=TIMEOUT_S, sock_read=wait_s + TIMEOUT_S)
+            found = await self._client.ask("GET", "/internal/v1/questions", params={"wait": wait_s}, timeout=timeout)
+            return _questions_decoder.decode(found).questions
+        except (*HTTP_ERRORS, *UNREADABLE) as error:
             raise ControlPlaneUnavailableError(f"{type(error).__name__}: {error}") from error
 
     async def answer(self, answer: NodeAnswer) -> None:
         """Send one answer."""
         try:
-            headers = {"content-type": "application/json"}
-            body = msgspec.json.encode(answer)
-            _content(await self._client.post("/internal/v1/answers", content=body, headers=headers))
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            await self._client.ask("POST", "/internal/v1/answers", json=answer)
+        except HTTP_ERRORS as error:
             raise ControlPlaneUnavailableError(f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
-
-
-def _content(response: httpx.Response) -> bytes:
-    if not response.is_success:
-        raise ControlPlaneUnavailableError(f"answered {response.status_code}")
-    return response.content
+        await self._client.close()

@@ -1,7 +1,8 @@
 """What others wrote and nested too deeply is unreadable like any other: to agents, and to the Python client."""
 
-import httpx
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from data_plane.config.stream import ControlPlaneStream
 from data_plane.rights import epoch_store
@@ -28,8 +29,16 @@ async def test_an_agent_takes_it_for_no_answer_of_the_control_plane():
     async def nothing(ack):
         return ack
 
-    stream = ControlPlaneStream("http://control-plane", "tgr_x", "n", "r", "1", None, None, nothing)
-    stream.client = httpx.AsyncClient(
-        base_url="http://control-plane", transport=httpx.MockTransport(lambda _: httpx.Response(200, content=DEEP))
-    )
-    assert await stream.newest() is None
+    asked = []
+
+    async def answer(request):
+        asked.append(request.path_qs)
+        return web.Response(body=DEEP)
+
+    app = web.Application()
+    app.router.add_get("/internal/v1/newest", answer)
+    async with TestServer(app) as server:
+        stream = ControlPlaneStream(str(server.make_url("/")), "tgr_x", "n", "r", "1", None, None, nothing)
+        assert await stream.newest() is None
+        await stream.close()
+    assert asked == ["/internal/v1/newest?node=n"]

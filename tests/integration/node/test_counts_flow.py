@@ -23,7 +23,7 @@ from tidegate.contract.config import Plan, Region
 from tidegate.stack.ports import free_ports
 from tools.docs.flows import steps_of
 
-FLOOR = ("data_plane/store/", "data_plane/http/answers.py", "data_plane/http/caller.py")
+FLOOR = ("data_plane/process.py", "data_plane/store/", "data_plane/http/answers.py", "data_plane/http/caller.py")
 """What every flow passes."""
 BESIDE = {"data_plane/replicate/anti_entropy.py", "data_plane/replicate/count_epochs.py"}
 """What the page names below the table: each tick looks whether a sweep or a new epoch has begun."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from pydantic import ValidationError
@@ -64,9 +65,12 @@ async def ask(reply, query="avg(load)"):
     ],
 )
 async def test_a_query_is_answered_by_its_value_or_the_lower_median(reply, value):
-    found, asked = await ask(reply, query='sum(rate(x{a="b"}[1m]))')
+    query = 'sum(rate(x{a="b+c&d=%2F#"}[1m])) > 0'
+    found, asked = await ask(reply, query)
     assert found == value
-    assert asked[0].startswith(b"GET /api/v1/query?query=sum%28rate%28x%7Ba%3D%22b%22%7D%5B1m%5D%29%29 HTTP/1.1")
+    method, target, version = asked[0].decode().splitlines()[0].split()
+    assert (method, urlsplit(target).path, version) == ("GET", "/api/v1/query", "HTTP/1.1")
+    assert parse_qs(urlsplit(target).query) == {"query": [query]}
 
 
 @pytest.mark.parametrize(
