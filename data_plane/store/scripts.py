@@ -8,7 +8,7 @@ from functools import cache
 
 from tidegate.bundled import directory
 
-RULES = ("prelude", "marks", "windows", "log", "buckets")
+RULES = ("marks", "windows", "log", "buckets")
 STRICT = ("strict_parameters", "rights", "borrowed_capacity", "transfers")
 
 
@@ -71,13 +71,13 @@ def unlist_slots_script() -> str:
 @cache
 def merge_script() -> str:
     """``merge`` of ``receive.lua``: merges a peer's counts."""
-    return _script(*RULES, "unreachable", "receive", runs="merge")
+    return _enclosed(*RULES, "unreachable", "receive", runs="merge")
 
 
 @cache
 def end_epoch_script() -> str:
     """``end_epoch`` of ``receive.lua``: ends an epoch of the store."""
-    return _script(*RULES, "receive", runs="end_epoch")
+    return _enclosed(*RULES, "receive", runs="end_epoch")
 
 
 @cache
@@ -101,13 +101,22 @@ def raise_epoch_marker_script() -> str:
 @cache
 def charge_script() -> str:
     """The script that consumes units without a check; its contract is in ``charge.lua``."""
-    return _script(*RULES, *STRICT, "charge")
+    return _enclosed(*RULES, *STRICT, "charge")
 
 
 @cache
 def give_back_script() -> str:
     """The script that returns consumed units; its contract is in ``give_back.lua``."""
-    return _script(*RULES, *STRICT, "give_back")
+    return _enclosed(*RULES, *STRICT, "give_back")
+
+
+def _enclosed(*parts: str, runs: str | None = None) -> str:
+    """A script of many functions, in one that encloses them.
+
+    Making functions takes half the time so. Each name that they take from around them is looked up in a list of all
+    such names; those of the prelude, outside the function, are not in it.
+    """
+    return f"{_script('prelude')}\nlocal function whole()\n{_script(*parts, runs=runs)}\nend\nreturn whole()"
 
 
 def _made_by(family: str, needs: str, makes: str, body: str) -> str:
