@@ -30,6 +30,8 @@ from data_plane.rls.sending import Stream
 
 _REMEMBERED_GAPS: Final = 16
 _PREFACE_LOOKS: Final = 2
+_WIDENINGS: Final = 2
+"""Windows that a request may widen: gRPC's clients widen the connection's and the stream's with each."""
 
 
 class Http2Connection(ReceivingConnection):
@@ -273,6 +275,8 @@ class Http2Connection(ReceivingConnection):
         stream.body = None
         stream.id = stream_id
         self.streams[stream_id] = stream
+        if self.widenings < _WIDENINGS * self.limits.streams:
+            self.widenings += _WIDENINGS
         if head.answered_early:
             self._ready.append(stream)
         if flags & END_STREAM:
