@@ -353,8 +353,9 @@ async def test_a_region_that_dies_of_it_is_not_waited_for(
             await found.served.until_nodes(lambda seen: "ap-2" in seen and seen["ap-2"]["applied_revision"] > 0)
             revision = await found.write("/v1/plans/p", {"priority": 2})
             await found.until_state(revision, "region")
-            await second.until(revision + 1)
-            await found.served.until_nodes(lambda seen: seen["ap-2"]["applied_revision"] == revision + 1)
+            await found.served.until_nodes(
+                lambda seen: all(seen[name]["applied_revision"] == revision + 1 for name in ("ap-1", "ap-2"))
+            )
         view = await found.until_state(revision, "rolled_back")
         assert "nodes that applied revision" in view["outcome"]
         await found.until(lambda: set(found.priorities().values()) == {1})
