@@ -106,6 +106,6 @@ async def test_a_client_that_asked_nothing_has_nothing_to_close():
 
 
 def test_nodes_and_agents_load_no_other_client():
-    """Two of them took 0.15 s of CPU of every start."""
+    """A second one would take its part of every start."""
     check = "import sys, data_plane.main; sys.exit('httpx' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
