@@ -129,5 +129,5 @@ class HttpClient:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self._tls, keepalive_timeout=5.0), timeout=self._timeout,
             headers=self._headers, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False,
-            json_serialize_bytes=msgspec.json.encode,
+            json_serialize=lambda value: msgspec.json.encode(value).decode(),
         )  # fmt: skip
