@@ -10,16 +10,18 @@ import pytest
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
 
 from data_plane.rls.service import SERVICE
-from testing.node import key_of, rule, write_snapshot
+from testing.node import HOUR_US, key_of, rule, write_snapshot
 from tests.operate.load import Load
 from tests.operate.rolling import NODES, Region
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import wait_until_ready
 
 BIG, SMALL = 1_000_000, 500
+LASTING = {"algorithm": "fixed_window", "window_us": 1_000 * HOUR_US}
+"""What is counted by the hour begins anew where a run goes over the end of one."""
 CONFIG = [
-    Plan(plan="big", limits=(rule(1, "hourly", BIG, algorithm="fixed_window"),)),
-    Plan(plan="small", limits=(rule(2, "few", SMALL, algorithm="fixed_window"),)),
+    Plan(plan="big", limits=(rule(1, "many", BIG, **LASTING),)),
+    Plan(plan="small", limits=(rule(2, "few", SMALL, **LASTING),)),
     Client(client="acme", plan="big"),
     Client(client="globex", plan="small"),
     key_of("acme", "tg_acme"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from testing.node import key_of, rule, write_snapshot
+from testing.node import HOUR_US, key_of, rule, write_snapshot
 from testing.region_processes import START_S, RegionProcesses, environment_of, started_store
 from testing.regions import NAMES, YOUNG, equal_shares
 from tidegate.contract.config import Client, Plan
@@ -20,7 +20,8 @@ BEFORE = "1f2deb2"
 ROOT = Path(__file__).parents[2]
 TWO = NAMES[:2]
 LIMITS = (
-    rule(1, "shared", 100_000, mode="shared", algorithm="fixed_window"),
+    # an hour may end meanwhile, and its counts with it
+    rule(1, "shared", 100_000, mode="shared", algorithm="fixed_window", window_us=1_000 * HOUR_US),
     rule(2, "exact", 100_000, mode="strict", algorithm="fixed_window", shares=equal_shares(100_000, TWO), **YOUNG),
 )
 CONFIG = [Plan(plan="p", limits=LIMITS), Client(client="acme", plan="p"), key_of("acme", "tg_acme")]
