@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_plane.replicate.count_store import TIMING
-from testing.node import key_of, rule
+from testing.node import HOUR_US, key_of, rule
 from testing.region_faults import FAULTS
 from testing.region_load import Load
 from testing.region_processes import RegionProcesses, processes_running
@@ -89,22 +89,24 @@ def limit_of(seconds: float) -> int:
 
 def config(seconds: float, algorithm: str) -> list[object]:
     """A client with a plan of its own for each limit."""
-    hours = {"algorithm": algorithm, "on_store_failure": "closed"}
+    closed = {"algorithm": algorithm, "on_store_failure": "closed"}
+    # no hour ends, and its counts with it, while these are counted
+    lasting = {**closed, "window_us": 1_000 * HOUR_US}
     limit = limit_of(seconds)
     limits = [
-        rule(1, "exact", limit, mode="strict", shares=equal_shares(limit, THREE), **hours, **YOUNG),
-        rule(2, "scarce", limit, mode="shared", **hours),
-        rule(3, "ample", AMPLE, mode="shared", **hours),
+        rule(1, "exact", limit, mode="strict", shares=equal_shares(limit, THREE), **lasting, **YOUNG),
+        rule(2, "scarce", limit, mode="shared", **lasting),
+        rule(3, "ample", AMPLE, mode="shared", **lasting),
         rule(
             4, "paced", PACED, mode="strict", shares=equal_shares(PACED, THREE), window_us=WINDOW_S * 1_000_000,
-            since_us=1, **hours,
+            since_us=1, **closed,
         ),
         *(
-            rule(5 + place, name, fault_limit(seconds), mode="shared", **hours)
+            rule(5 + place, name, fault_limit(seconds), mode="shared", **lasting)
             for place, name in enumerate((*FAULTS, TOGETHER))
         ),
-        rule(20, "held-exact", HELD, mode="strict", shares=equal_shares(HELD, THREE), **hours, **YOUNG),
-        rule(21, "held-shared", HELD, mode="shared", **hours),
+        rule(20, "held-exact", HELD, mode="strict", shares=equal_shares(HELD, THREE), **lasting, **YOUNG),
+        rule(21, "held-shared", HELD, mode="shared", **lasting),
     ]  # fmt: skip
     return [value for limit in limits for value in _client(limit)]
 
