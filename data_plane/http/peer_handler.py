@@ -68,8 +68,8 @@ class PeerFastPath:
         return TARGETS.index(target) if method == b"POST" and target in TARGETS else ELSEWHERE
 
     def too_much_status(self, status: int, target: bytes) -> int:
-        """The status of a request that is too large, which is counted."""
-        if target in TARGETS:
+        """The status as it is; a body that is too large is counted."""
+        if status == 413 and target in TARGETS:
             self._handler.too_large()
         return status
 

@@ -1,6 +1,7 @@
 """A chunked body (RFC 9112, section 7.1), read as it comes in. Extensions and trailers are checked, then dropped."""
 
 import re
+from collections.abc import Callable
 
 from tidegate.http_front.responses import Refusal
 
@@ -15,15 +16,17 @@ _AT_SIZE, _IN_DATA, _AFTER_DATA, _IN_TRAILERS = range(4)
 class ChunkedBody:
     """Collects a body of at most ``limit`` bytes; ``complete`` says that its last chunk and trailers are in.
 
-    ``body`` may be emptied at any time, by who reads it as it comes.
+    ``body`` may be emptied at any time, by who reads it as it comes. ``too_much`` makes the refusal of one that is too
+    long.
     """
 
-    __slots__ = ("_announced", "_dropped", "_left", "_limit", "_state", "body", "complete")
+    __slots__ = ("_announced", "_dropped", "_left", "_limit", "_state", "_too_much", "body", "complete")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, too_much: Callable[[int, str], Refusal] = Refusal) -> None:
         self.body = bytearray()
         self.complete = False
         self._limit = limit
+        self._too_much = too_much
         self._left = 0
         self._announced = self._dropped = 0
         self._state = _AT_SIZE
@@ -70,10 +73,10 @@ class ChunkedBody:
         self._left = int(found[1], 16)
         self._announced += self._left
         if self._announced > self._limit:
-            raise Refusal(413, f"The body is longer than {self._limit} bytes.")
+            raise self._too_much(413, f"The body is longer than {self._limit} bytes.")
         self._state = _IN_DATA if self._left else _IN_TRAILERS
 
     def _drop(self, size: int) -> None:
         self._dropped += size
         if self._dropped > _DROPPED_BYTES:
-            raise Refusal(431, f"Chunk extensions and trailers are longer than {_DROPPED_BYTES} bytes.")
+            raise self._too_much(431, f"Chunk extensions and trailers are longer than {_DROPPED_BYTES} bytes.")

@@ -75,9 +75,9 @@ class HeadParser:
             method, target, version = self.request_line(line)
             old = version == b"1.0"
         if len(raw) > self._limits.head_bytes:
-            raise self._too_much(431, target, f"The head is longer than {self._limits.head_bytes} bytes.")
+            raise self.too_much(target, 431, f"The head is longer than {self._limits.head_bytes} bytes.")
         if len(lines) - 1 > self._limits.header_fields:
-            raise self._too_much(431, target, f"More than {self._limits.header_fields} header fields.")
+            raise self.too_much(target, 431, f"More than {self._limits.header_fields} header fields.")
         fields = tuple(map(self._lines.__getitem__, lines[1:]))
         framing_fields = tuple([field for field in fields if field[0] in _FRAMING])
         framing = self._framings[old].get(framing_fields) or self._framing(framing_fields, old=old)
@@ -86,7 +86,7 @@ class HeadParser:
         if route == ELSEWHERE and not _APP_TARGET.fullmatch(target):
             raise Refusal(400, "The target has a # or a byte that is not ASCII.")
         if length > self._body_bytes[route]:
-            raise self._too_much(413, target, f"The body is longer than {self._body_bytes[route]} bytes.")
+            raise self.too_much(target, 413, f"The body is longer than {self._body_bytes[route]} bytes.")
         stays = framing.keep_alive and not self._last
         head = Head(
             method,
@@ -120,7 +120,7 @@ class HeadParser:
         if version not in (b"1.1", b"1.0"):
             raise Refusal(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         if len(target) > self._limits.target_bytes:
-            raise self._too_much(414, target, f"The target is longer than {self._limits.target_bytes} bytes.")
+            raise self.too_much(target, 414, f"The target is longer than {self._limits.target_bytes} bytes.")
         if target[:1] != b"/" and not _is_unusual_target(method, target):
             raise Refusal(400, "The target must be a path that begins with /.")
         return method, target, version
@@ -135,16 +135,17 @@ class HeadParser:
         first = data.find(b"\r\n", 1)
         if first < 0 and len(data) > self._limits.target_bytes + 64:
             target = data.lstrip(b"\r\n").partition(b" ")[2]
-            raise self._too_much(414, target, f"The target is longer than {self._limits.target_bytes} bytes.")
+            raise self.too_much(target, 414, f"The target is longer than {self._limits.target_bytes} bytes.")
         too_long = len(data) > self._limits.head_bytes
         if first > 0 and (too_long or first <= _CHEAP_BYTES):
             _, target, _ = self.request_line(data[:first].removeprefix(b"\r\n"))
             if too_long:
-                raise self._too_much(431, target, f"The head is longer than {self._limits.head_bytes} bytes.")
+                raise self.too_much(target, 431, f"The head is longer than {self._limits.head_bytes} bytes.")
         if too_long:
             raise Refusal(431, f"The head is longer than {self._limits.head_bytes} bytes.")
 
-    def _too_much(self, status: int, target: bytes, detail: str) -> Refusal:
+    def too_much(self, target: bytes, status: int, detail: str) -> Refusal:
+        """The refusal of what is too long; the fast path chooses its status."""
         return Refusal(self._too_much_status(status, target), detail)
 
     def _framing(self, fields: Fields, *, old: bool) -> Framing:

@@ -1,6 +1,7 @@
 """What comes in on a connection: whole requests to the fast path, everything else to the application, one at a time."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -79,7 +80,8 @@ class ServingConnection(AppConnection):
             if head.route == ELSEWHERE:
                 start = self._serve_app(head, data, start)
             elif head.chunked:
-                chunks = self._chunks or ChunkedBody(self.front.heads.body_bytes(head))
+                heads = self.front.heads
+                chunks = self._chunks or ChunkedBody(heads.body_bytes(head), partial(heads.too_much, head.target))
                 begun = start < size
                 start = chunks.feed(data, start)
                 if not chunks.complete:

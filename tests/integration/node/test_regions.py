@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 import zlib
+from collections.abc import AsyncIterator
 
 import httpx
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from data_plane.agent import Agent
+from data_plane.http.peer_handler import MAX_BODY_BYTES
 from data_plane.node import Node
 from testing.agent import agent_beside
 from testing.node import (
@@ -215,6 +217,10 @@ def forged_questions():
     }
 
 
+async def in_chunks(size: int) -> AsyncIterator[bytes]:
+    yield bytes(size)
+
+
 async def test_what_no_peer_would_ask_is_refused_and_gives_nothing_away(regions):
     west = regions.agents["eu-west"]
     for why, (claimed, signer, body, status) in forged_questions().items():
@@ -223,7 +229,9 @@ async def test_what_no_peer_would_ask_is_refused_and_gives_nothing_away(regions)
     with contextlib.suppress(httpx.TransportError):  # the node need not read on to the end
         much = await put(west, "/internal/v1/rights", "us-east", "us-east", bytes(100_000_000), signed_asks)
         assert much.status_code == 413
-    assert 'tidegate_peer_messages_refused_total{reason="too_large"} 2.0' in (await west.get("/metrics")).text
+    assert (await west.post("/internal/v1/rights", content=in_chunks(MAX_BODY_BYTES + 1))).status_code == 413
+    assert (await west.post("/internal/v1/rights", headers={"x": "x" * 100_000})).status_code == 431
+    assert 'tidegate_peer_messages_refused_total{reason="too_large"} 3.0' in (await west.get("/metrics")).text
     unknown = await put(west, "/internal/v1/rights", "us-east", "us-east", question(), signed_asks)
     gifts = msgspec.msgpack.decode(zlib.decompress(unknown.content), type=Gifts)
     assert (unknown.status_code, gifts.gifts) == (200, ()), "a limit that is not strict here"

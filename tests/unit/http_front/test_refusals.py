@@ -73,6 +73,12 @@ def test_is_refused_after_a_good_request_and_in_its_turn(name: str) -> None:
         (413, post(b"/v1/check/batch", b"x" * 5001)[:-5001]),
         (403, post(b"/v1/authorize/a", b"x" * 1001)),
         (413, b"POST /v1/check HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n"),
+        (403, b"POST /v1/authorize HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n"),
+        (
+            403,
+            b"POST /v1/authorize HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + b"1;a=bcdefgh\r\nx\r\n" * 900,
+        ),
         (413, b"POST /v1/check HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n3E8\r\n"),
         (
             431,
