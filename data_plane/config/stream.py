@@ -96,8 +96,6 @@ class ControlPlaneStream:
         """Adds to an ACK what the region's store confirms."""
         timeout = aiohttp.ClientTimeout(connect=5.0, sock_read=READ_TIMEOUT_S)
         self._client = HttpClient(timeout, tls, url, credential)
-        self.close = self._client.close
-        """Closes the connections."""
         self.link = Link()
         self._logged_s = 0.0
         """When a failure was logged last."""
@@ -188,6 +186,10 @@ class ControlPlaneStream:
         with contextlib.suppress(*HTTP_ERRORS):
             await self.send(ack)
 
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
     async def newest(self) -> Newest | None:
         """Ask the control plane what should be in force here; ``None`` without an answer."""
         try:
@@ -199,7 +201,7 @@ class ControlPlaneStream:
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The lines of NDJSON, of any length up to ``MAX_LINE_BYTES``."""
+    """The lines of NDJSON. Raises ``OutOfStepError`` for one of more than ``MAX_LINE_BYTES``."""
     rest = b""
     async for chunk in response.content.iter_any():
         *lines, rest = (rest + chunk).split(b"\n")

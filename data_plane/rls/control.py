@@ -20,7 +20,7 @@ _DRAIN_PING = b"draining"
 
 
 class ControlledConnection(SendingConnection):
-    """Handles control frames of the peer. Each costs patience, but for the windows that requests widen."""
+    """Handles control frames of the peer. Each costs patience, but for those that widen a request's windows."""
 
     def __init__(self, limits: Http2Limits, wake: Callable[[], object]) -> None:
         super().__init__(limits, wake)
@@ -119,8 +119,8 @@ class ControlledConnection(SendingConnection):
     def _on_window(self, _flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise Http2Error(FRAME_SIZE_ERROR, "WINDOW_UPDATE has 4 bytes")
-        if self.widenings:
-            self.widenings -= 1
+        if self.free_widenings:
+            self.free_widenings -= 1
         else:
             self._charge()
         increment = frames.number(payload) & STREAM_MASK

@@ -275,8 +275,8 @@ class Http2Connection(ReceivingConnection):
         stream.body = None
         stream.id = stream_id
         self.streams[stream_id] = stream
-        if self.widenings < _WIDENINGS * self.limits.streams:
-            self.widenings += _WIDENINGS
+        if self.free_widenings < _WIDENINGS * self.limits.streams:
+            self.free_widenings += _WIDENINGS
         if head.answered_early:
             self._ready.append(stream)
         if flags & END_STREAM:

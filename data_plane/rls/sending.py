@@ -71,8 +71,8 @@ class SendingConnection:
         self.streams: dict[int, Stream] = {}
         """Requests that are not fully answered."""
         self.patience = limits.patience
-        self.widenings = 0
-        """WINDOW_UPDATE frames that cost no patience, as requests brought them."""
+        self.free_widenings = 0
+        """Number of WINDOW_UPDATE frames that may still come without costing patience; each request adds some."""
         self.ended = False
         self._wake = wake
         self._out: list[bytes] = []
