@@ -11,7 +11,6 @@ from testing.gateway import GatewayServer
 from testing.haproxy import HaproxyServer
 from testing.nginx import NginxServer
 from testing.node import GATEWAY_TOKEN
-from testing.stack import Stack, stacks_started
 from testing.traefik import TraefikServer
 from tests.gateways.setting import LoopThread, Site, open_site
 from tidegate.stack.store import StoreServer
@@ -20,13 +19,6 @@ GATEWAYS: dict[str, type[GatewayServer]] = {
     server.name: server
     for server in (EnvoyServer, NginxServer, TraefikServer, CaddyServer, HaproxyServer, EnvoyRateLimitServer)
 }
-
-
-@pytest.fixture(scope="package")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One `tidegate up` for those of these tests that want more than a node."""
-    with stacks_started(tmp_path_factory) as start:
-        yield start(nodes_per_region=2)
 
 
 @pytest.fixture(scope="package")

@@ -19,8 +19,8 @@ from tidegate.stack.store import StoreServer
 
 StartStore = Callable[..., StoreServer]
 DEADLINE_MS = 50.0
-SLACK_MS = 400.0
-"""For a machine of two cores that runs other things: a stalled loop is not the store's doing."""
+ANSWERED_MS = DEADLINE_MS * 1.5
+"""Deadlines are looked at every half of one."""
 
 
 @pytest.fixture(params=["valkey", "redis"])
@@ -45,7 +45,7 @@ async def test_a_killed_and_restarted_server_costs_no_answer(server: StoreServer
     await load.verdicts(100, "allowed")
     verdicts = await load.stop()
     assert set(verdicts) <= {"allowed", "circuit_open", "connection_lost", "timeout", "loading"}
-    assert load.slowest_ms() < DEADLINE_MS * 1.5 + SLACK_MS
+    assert load.slowest_ms() < ANSWERED_MS
     assert store.status().usable
     assert store.stats.connects == 2
 
@@ -64,7 +64,7 @@ async def test_a_paused_server_opens_the_circuit_and_late_replies_answer_nobody_
     await load.verdicts(100, "allowed")
     verdicts = await load.stop()
     assert set(verdicts) == {"allowed", "circuit_open", "timeout"}
-    assert load.slowest_ms() < DEADLINE_MS * 1.5 + SLACK_MS
+    assert load.slowest_ms() < ANSWERED_MS
     assert store.stats.late_replies > 0
     assert store.stats.connects == 1
     for expected in (1, 0):

@@ -73,7 +73,7 @@ def world(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
     node = stack.node("us-east")
     port = free_ports(1)[0]
     words = [str(port), str(WORKERS), str(SERVICE_MS), str(QUEUE), node.url, "busy", *credentials]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     backend = Child(
         "backend", [sys.executable, "-m", "testing.busy", *words], log_path=directory / "busy.log", directory=root
     )
