@@ -7,7 +7,7 @@ import gc
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -24,8 +24,9 @@ from data_plane.http.health import HealthServer
 from data_plane.http.peer_handler import PeerFastPath
 from data_plane.http.render import Renderer
 from data_plane.node import Node
+from data_plane.process import cancelled
 from data_plane.rls.mapping import RlsMapping
-from data_plane.rls.server import Tls, serving_rls
+from data_plane.rls.server import serving_rls
 from data_plane.rls.service import RateLimitService, handler_of
 from data_plane.settings import AgentSettings, RegionSettings, Settings
 from tidegate.http_front.front import Front
@@ -71,10 +72,10 @@ async def _serving_rls(node: Node) -> AsyncIterator[None]:
         node.decider, Renderer(settings.region, settings.reset_format),
         RlsMapping() if file is None else RlsMapping.from_file(file), settings.trust, settings.node,
     )  # fmt: skip
-    cert, key = settings.tls_cert_file, settings.tls_key_file
-    tls = None if cert is None else Tls(cert, key, settings.tls_client_ca_file)
     handler = handler_of(service, lambda: node.ready()[0])
-    async with serving_rls(handler, settings.host, settings.rls_port, tls, is_draining=lambda: node.draining):
+    async with serving_rls(
+        handler, settings.host, settings.rls_port, settings.tls_files(), is_draining=lambda: node.draining
+    ):
         yield
 
 
@@ -125,6 +126,7 @@ class RegionServer(uvicorn.Server):
         port = settings.health_port
         self._health = None if port is None else HealthServer(process, settings.host, port)
         self._health_task: asyncio.Task[None] | None = None
+        self._renewal: Sequence[asyncio.Task[None]] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked_to_exit = asyncio.Event()
 
@@ -135,12 +137,16 @@ class RegionServer(uvicorn.Server):
         if isinstance(self._process.settings, Settings):
             _require_free_rls_port(self._process.settings)
         await super().startup(sockets)
+        files = self._process.settings.tls_files()
+        if files is not None and self.config.ssl is not None:
+            self._renewal = [asyncio.create_task(files.keep_loaded(self.config.ssl))]
         if self._health is not None and taken is not None and self.started:
             self._health_task = asyncio.create_task(self._health.serve([taken]))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut down as uvicorn does; the health port closes last."""
         await super().shutdown(sockets)
+        await cancelled(self._renewal)
         if self._health is not None and self._health_task is not None:
             self._health.should_exit = True
             await self._health_task

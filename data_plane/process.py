@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import certifi
@@ -19,6 +19,8 @@ log = structlog.get_logger()
 Job = Callable[[], Coroutine[Any, Any, None]]
 """Work that never ends by itself."""
 AGAIN_AFTER_S = 1.0
+RENEWED_WITHIN_S = 5.0
+"""How long a renewed certificate may wait until it is used."""
 HTTP_ERRORS = (aiohttp.ClientError, TimeoutError, ValueError)
 """What a request without an answer raises; some URLs that are none are a ``ValueError``."""
 
@@ -66,6 +68,49 @@ async def cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=0.5)
 
 
+class TlsFiles(NamedTuple):
+    """PEM files: a certificate, its key unless it is in the same file, and the CA of whoever is on the other side."""
+
+    certificate: Path
+    key: Path | None
+    ca: Path | None
+
+    def load(self, context: ssl.SSLContext) -> None:
+        """Load them for connections that begin from now on. Raises ``OSError`` for a file that is missing or no PEM."""
+        context.load_cert_chain(self.certificate, self.key, password="")
+        if self.ca is not None:
+            context.load_verify_locations(self.ca)
+
+    async def keep_loaded(self, context: ssl.SSLContext) -> None:
+        """Load them again whenever one changes, for ever. Files that cannot be loaded change nothing.
+
+        A new CA is believed beside the one before it.
+        """
+        loaded = self._state()
+        while True:
+            await asyncio.sleep(RENEWED_WITHIN_S)
+            if (found := self._state()) == loaded:
+                continue
+            loaded = found
+            try:
+                self.load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))  # half a pair would spoil the context that is in use
+                self.load(context)
+            except OSError as error:
+                log.error("certificate_not_renewed", file=str(self.certificate), error=str(error))
+            else:
+                log.info("certificate_renewed", file=str(self.certificate))
+
+    def _state(self) -> Sequence[tuple[int, int, int] | None]:
+        found = []
+        for path in self:
+            try:
+                stat = None if path is None else path.stat()
+            except OSError:
+                stat = None
+            found.append(stat and (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        return found
+
+
 @functools.cache
 def tls_of(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
     """A TLS context with a private CA, and a client certificate (PEM; without ``key`` it holds the key too).
@@ -77,7 +122,7 @@ def tls_of(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.S
         return ssl.create_default_context(cafile=certifi.where())
     context = ssl.create_default_context(cafile=ca)
     if certificate is not None:
-        context.load_cert_chain(certificate, key)
+        TlsFiles(certificate, key, None).load(context)
     return context
 
 

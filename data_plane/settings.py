@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from data_plane.http.caller import Trust
 from data_plane.http.forward_auth import DialectName, KeySource
 from data_plane.http.rate_limit_headers import ResetFormat
+from data_plane.process import TlsFiles
 from data_plane.rls.mapping import RlsMapping
 from data_plane.store.redis.credentials import Guarded, PasswordFile, load_provider
 from data_plane.store.redis.settings import RedisSettings
@@ -107,6 +108,11 @@ class RegionSettings(BaseSettings):
 
     def require_consistent(self) -> None:
         """Raise ``ValueError`` if settings of this kind of process contradict each other."""
+
+    def tls_files(self) -> TlsFiles | None:
+        """The certificate that callers are shown, if they are served over TLS."""
+        cert = self.tls_cert_file
+        return None if cert is None else TlsFiles(cert, self.tls_key_file, self.tls_client_ca_file)
 
     def store_settings(self) -> RedisSettings:
         """The store's part, as its adapter takes it."""

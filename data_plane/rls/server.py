@@ -4,11 +4,10 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import NamedTuple
 
 import structlog
 
+from data_plane.process import TlsFiles, cancelled
 from data_plane.rls.bodies import Handler
 from data_plane.rls.frames import Http2Limits
 from data_plane.rls.protocol import RlsProtocol
@@ -21,14 +20,6 @@ KNOWS_S = 1.0
 TICK_S = 0.25
 # Common ciphers that HTTP/2 allows (RFC 9113, appendix A); all of TLS 1.3 are allowed.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-
-
-class Tls(NamedTuple):
-    """PEM files: the server's certificate and key, and the CA of client certificates."""
-
-    cert_file: Path
-    key_file: Path | None
-    client_ca_file: Path | None
 
 
 class RlsServer:
@@ -94,16 +85,18 @@ async def serving_rls(
     handler: Handler,
     host: str,
     port: int,
-    tls: Tls | None,
+    tls: TlsFiles | None,
     *,
     is_draining: Callable[[], bool] = lambda: False,
     limits: Http2Limits | None = None,
 ) -> AsyncIterator[int]:
     """Serve until the block ends and requests in flight are answered. Yields the port (0 takes a free one)."""
     server = RlsServer(handler, limits or Http2Limits(), is_draining)
+    context = None if tls is None else _context(tls)
     listening = await asyncio.get_running_loop().create_server(
-        lambda: RlsProtocol(server), host, port, backlog=2_048, ssl=None if tls is None else _context(tls)
+        lambda: RlsProtocol(server), host, port, backlog=2_048, ssl=context
     )
+    renewal = () if tls is None or context is None else (asyncio.create_task(tls.keep_loaded(context)),)
     bound: int = listening.sockets[0].getsockname()[1]
     server.start()
     log.info("rate_limit_service", port=bound, tls=tls is not None)
@@ -112,16 +105,16 @@ async def serving_rls(
     finally:
         listening.close()
         await server.stop()
+        await cancelled(renewal)
 
 
-def _context(tls: Tls) -> ssl.SSLContext:
+def _context(tls: TlsFiles) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["h2"])
-    context.load_cert_chain(tls.cert_file, tls.key_file)
-    if tls.client_ca_file is not None:
-        context.load_verify_locations(tls.client_ca_file)
+    tls.load(context)
+    if tls.ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
     return context

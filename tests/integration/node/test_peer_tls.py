@@ -14,15 +14,19 @@ from data_plane.process import tls_of
 from data_plane.replicate.peer_session import HttpPeers, encode_counts
 from data_plane.store.ports import UnreachablePeerError
 from testing.node import agent_settings_for, node_client, serving, write_snapshot
+from testing.regions import CREDENTIALS
 from tests.integration.node.test_process import certificate
+from tidegate.contract.config import Region
 from tidegate.contract.counts import Counts, CountsAnswer
+from tidegate.contract.credentials import region_public_key
 
 ANSWER = msgspec.json.encode(CountsAnswer(incarnation="w"))
 
 
 @contextlib.asynccontextmanager
-async def region(cert, key):
-    """Where a region is reached that lets in only who shows the certificate."""
+async def region(cert, key, asked=None):
+    """Where a region is reached that lets in only who shows the certificate; ``asked`` is set by who was let in."""
+    asked = asked or asyncio.Event()
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=cert)
     tls.verify_mode = ssl.CERT_REQUIRED
     tls.load_cert_chain(cert, key)
@@ -30,6 +34,7 @@ async def region(cert, key):
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
+            asked.set()
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(ANSWER) + ANSWER)
             await writer.drain()
         writer.close()
@@ -53,6 +58,29 @@ async def test_a_peer_is_believed_by_ones_own_ca_and_shown_a_certificate(tmp_pat
             await send(tls_of(None, None, None))
         with pytest.raises(UnreachablePeerError):
             await send(tls_of(cert, None, None))
+
+
+async def test_a_renewed_certificate_is_shown_to_peers(tmp_path, valkey_url, monkeypatch):
+    monkeypatch.setattr("data_plane.process.RENEWED_WITHIN_S", 0.02)
+    known, own = (certificate(made(tmp_path / name)) for name in ("known", "own"))
+    asked = asyncio.Event()
+    async with region(*known, asked) as url:
+        peer = Region(region="eu-west", peer_url=url, public_key=region_public_key(CREDENTIALS["eu-west"]))
+        await write_snapshot(tmp_path / "snapshot", [Region(region="us-east"), peer])
+        files = {"peers_ca_file": known[0], "peers_cert_file": own[0], "peers_key_file": own[1]}
+        agent = Agent(agent_settings_for(tmp_path / "snapshot", valkey_url, **files))
+        async with serving(agent), asyncio.timeout(20):
+            while b'tidegate_peer_failures_total{peer="eu-west"}' not in agent.metrics().body:
+                await asyncio.sleep(0.02)
+            assert not asked.is_set()
+            for mine, theirs in zip(own, known, strict=True):
+                mine.write_bytes(theirs.read_bytes())
+            await asked.wait()
+
+
+def made(folder):
+    folder.mkdir()
+    return folder
 
 
 def test_a_file_that_is_not_there_is_told_at_once(tmp_path):

@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 from testing.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, key_of, rule, write_snapshot
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import Child, wait_until_done, wait_until_ready
-from tidegate.stack.ports import free_ports
+from tidegate.stack.ports import LOOPBACK, free_ports
 from tidegate.stack.progress import StackError
 
 LIMIT = 1_000_000
@@ -104,6 +104,37 @@ def test_a_node_serves_https_and_nothing_else_there(tmp_path, start_node):
     assert answer.json()["remaining"] == LIMIT - 1
     with pytest.raises(httpx.HTTPError):
         httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path, start_node):
+    cert, key = certificate(tmp_path)
+    rls_port = free_ports(1)[0]
+    node, port = start_node(
+        TIDEGATE_TLS_CERT_FILE=str(cert), TIDEGATE_TLS_KEY_FILE=str(key), TIDEGATE_RLS_PORT=str(rls_port)
+    )
+
+    def shown() -> set[str]:
+        return {ssl.get_server_certificate((LOOPBACK, each)) for each in (port, rls_port)}
+
+    def logs(event: str, times: int) -> bool:
+        return (tmp_path / "log").read_text().count(event) == times
+
+    before = cert.read_text()
+    assert shown() == {before}
+    client = httpx.Client(
+        base_url=f"https://{LOOPBACK}:{port}", verify=ssl.create_default_context(cafile=cert), trust_env=False,
+        limits=httpx.Limits(keepalive_expiry=60),
+    )  # fmt: skip
+    with client:
+        assert client.get("/healthz").status_code == 200
+        key.write_text("of no certificate")
+        wait_until_ready(node, lambda: logs("certificate_not_renewed", 2), timeout_s=30)
+        assert shown() == {before}
+        certificate(tmp_path)
+        wait_until_ready(node, lambda: logs("certificate_renewed", 2), timeout_s=30)
+        assert shown() == {cert.read_text()} != {before}
+        # it would not believe the new one: its connection went on
+        assert client.get("/healthz").status_code == 200
 
 
 def test_probes_and_scrapers_need_no_client_certificate_on_a_port_of_their_own(tmp_path, start_node):

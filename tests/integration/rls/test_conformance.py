@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from data_plane.process import TlsFiles
 from data_plane.rls.grpc import Call, GrpcHandler
-from data_plane.rls.server import Tls, serving_rls
+from data_plane.rls.server import serving_rls
 from testing.go_tools import go_tool
 from tests.integration.rls.certificates import make_certificate
 
@@ -23,7 +24,7 @@ def echo(call: Call, message: bytes) -> None:
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 async def test_h2spec_finds_nothing(secure: bool, tmp_path: Path, capsys) -> None:
     program = go_tool("h2spec")
-    tls = Tls(*make_certificate(tmp_path), None) if secure else None
+    tls = TlsFiles(*make_certificate(tmp_path), None) if secure else None
     handler = GrpcHandler({b"/test.Service/Echo": echo}, Call, 65_536)
     async with serving_rls(handler, "127.0.0.1", 0, tls) as port:
         process = await asyncio.create_subprocess_exec(

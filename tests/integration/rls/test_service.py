@@ -14,8 +14,9 @@ from structlog.testing import capture_logs
 from data_plane.decide.denial_ring import RedisDenials
 from data_plane.http.render import Renderer
 from data_plane.node import Node
+from data_plane.process import TlsFiles
 from data_plane.rls.mapping import RlsMapping
-from data_plane.rls.server import Tls, serving_rls
+from data_plane.rls.server import serving_rls
 from data_plane.rls.service import SERVICE, RateLimitService, handler_of
 from testing.node import GATEWAY_TOKEN, key_of, rule, settings_for, write_snapshot
 from tests.integration.rls.certificates import make_certificate
@@ -312,7 +313,7 @@ async def test_it_speaks_tls_and_asks_for_certificates(tmp_path, valkey_url, cer
         def secure(address, credentials=credentials):
             return grpc.aio.secure_channel(address, credentials)
 
-        async with asker_of(tmp_path, valkey_url, tls=Tls(cert, key, cert), channel_of=secure) as asker:
+        async with asker_of(tmp_path, valkey_url, tls=TlsFiles(cert, key, cert), channel_of=secure) as asker:
             if allowed:
                 assert (await asker.ask(ACME)).overall_code == OK
             else:
@@ -322,7 +323,7 @@ async def test_it_speaks_tls_and_asks_for_certificates(tmp_path, valkey_url, cer
 
 async def test_over_tls_http_2_is_negotiated(tmp_path, valkey_url, certificate):
     cert, key = certificate
-    async with asker_of(tmp_path, valkey_url, tls=Tls(cert, key, None)) as asker:
+    async with asker_of(tmp_path, valkey_url, tls=TlsFiles(cert, key, None)) as asker:
         for offered, selected in ((["h2", "http/1.1"], "h2"), ([], None), (["http/1.1"], None)):
             context = ssl.create_default_context(cafile=str(cert))
             if offered:
