@@ -134,6 +134,16 @@ class HttpStatusError(aiohttp.ClientError):
         self.status = status
 
 
+async def bounded_body(response: aiohttp.ClientResponse, most_bytes: int) -> bytes | None:
+    """The body of an answer; ``None`` if it is longer, what follows unread. Raises ``HTTP_ERRORS``."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > most_bytes:
+            return None
+    return bytes(body)
+
+
 class HttpClient:
     """Pooled connections, without redirects, cookies and proxies of the environment. Requests raise ``HTTP_ERRORS``.
 

@@ -13,7 +13,7 @@ import msgspec
 
 from data_plane.load.controller import lower_median
 from data_plane.load.deciding import ControlPlaneUnavailableError, PullError
-from data_plane.process import HTTP_ERRORS, HttpClient
+from data_plane.process import HTTP_ERRORS, HttpClient, bounded_body
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.load import RegionLoad
 
@@ -65,11 +65,9 @@ class PrometheusServers:
         async with self._client.request("GET", url, params={"query": query}) as response:
             if response.status != 200:
                 raise PullError("redirect" if 300 <= response.status < 400 else "refused")
-            body = b""
-            async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > MAX_BYTES:
-                    raise PullError("too_large")
+            body = await bounded_body(response, MAX_BYTES)
+            if body is None:
+                raise PullError("too_large")
             return body
 
 

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from data_plane.process import HTTP_ERRORS, HttpClient
+from data_plane.process import HTTP_ERRORS, HttpClient, bounded_body
 from data_plane.replicate.count_store import TIMING, PackedCells
 from data_plane.store.ports import Clock, UnreachablePeerError
 from tidegate.contract.counts import MAX_CELLS, Cell, Counts, CountsAnswer, signed_counts
@@ -328,15 +328,13 @@ class HttpPeers:
             async with self._client.request("POST", url.rstrip("/") + path, data=body, headers=headers) as response:
                 if response.status != 200:
                     raise UnreachablePeerError(f"answered {response.status}")
-                answer = bytearray()
-                async for chunk in response.content.iter_any():
-                    answer += chunk
-                    if len(answer) > MAX_ANSWER_BYTES:
-                        raise UnreachablePeerError(f"answered more than {MAX_ANSWER_BYTES} bytes")
+                answer = await bounded_body(response, MAX_ANSWER_BYTES)
+                if answer is None:
+                    raise UnreachablePeerError(f"answered more than {MAX_ANSWER_BYTES} bytes")
         except HTTP_ERRORS as error:
             raise UnreachablePeerError(f"{type(error).__name__}: {error}") from error
         self.received_bytes += len(answer)
-        return bytes(answer), response.headers
+        return answer, response.headers
 
 
 def _packed(message: msgspec.Struct) -> bytes:
