@@ -12,22 +12,9 @@
  * time over one connection leave in one write, as gRPC's own clients do it. Ends with 1 when a call is not answered by a
  * message. With all instants 0 it is a closed loop.
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#include "pacing.h"
 
-enum { MOST_EVENTS = 64, RING = 1 << 16, SPACE = 1 << 20, DATA = 0, HEADERS = 1, RST_STREAM = 3, SETTINGS = 4, PING = 6, GOAWAY = 7 };
+enum { RING = 1 << 16, SPACE = 1 << 20, DATA = 0, HEADERS = 1, RST_STREAM = 3, SETTINGS = 4, PING = 6, GOAWAY = 7 };
 
 struct connection {
   int fd;
@@ -37,33 +24,6 @@ struct connection {
   uint8_t *got, *out;
   size_t size, out_size;
 };
-
-struct bytes {
-  char *at;
-  size_t size;
-};
-
-static void fail(const char *what) {
-  fprintf(stderr, "%s%s%s\n", what, errno ? ": " : "", errno ? strerror(errno) : "");
-  exit(1);
-}
-
-static int64_t clock_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-}
-
-static struct bytes read_file(const char *path) {
-  FILE *file = fopen(path, "rb");
-  if (!file || fseek(file, 0, SEEK_END)) fail(path);
-  struct bytes all = {0, (size_t)ftell(file)};
-  rewind(file);
-  all.at = malloc(all.size + 1);
-  if (!all.at || fread(all.at, 1, all.size, file) != all.size) fail(path);
-  fclose(file);
-  return all;
-}
 
 static void put(struct connection *one, const void *data, size_t size) {
   if (one->out_size + size > SPACE) fail("too much is to be sent at once");
@@ -87,13 +47,8 @@ static void flush(struct connection *one) {
   one->out_size = 0;
 }
 
-static void open_connection(struct connection *one, int port) {
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  int yes = 1;
-  one->fd = socket(AF_INET, SOCK_STREAM, 0);
-  if (one->fd < 0 || connect(one->fd, (struct sockaddr *)&address, sizeof address)) fail("connect");
-  if (setsockopt(one->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes)) fail("TCP_NODELAY");
+static void open_connection(struct connection *one, int port, int epoll) {
+  one->fd = open_socket(port, epoll, one);
   one->next = 1;
   one->request_of = calloc(RING, sizeof *one->request_of);
   one->has_message = calloc(RING, 1);
@@ -124,48 +79,30 @@ int main(int count, char **arguments) {
   if (count != 8) fail("usage: rls_pacer PORT CONNECTIONS STREAMS REQUESTS INSTANTS RESULT GIVE_UP_MS");
   prctl(PR_SET_TIMERSLACK, 1);
   int connections = atoi(arguments[2]), slots = connections * atoi(arguments[3]);
-  struct bytes file = read_file(arguments[4]), instants = read_file(arguments[5]);
-  const int64_t *due = (const int64_t *)instants.at;
-  size_t total = instants.size / sizeof *due, requests = 0, at = 0, answered = 0;
-  struct bytes *request = malloc((file.size / 4 + 1) * sizeof *request);
-  for (size_t place = 0; place + 4 <= file.size; requests++) {
-    uint32_t size;
-    memcpy(&size, file.at + place, 4);
-    request[requests] = (struct bytes){file.at + place + 4, size};
-    place += 4 + size;
-  }
-  int64_t (*noted)[2] = calloc(total + 1, sizeof *noted);
+  struct schedule plan = read_schedule(arguments[4], arguments[5], arguments[7]);
+  size_t at = 0, answered = 0;
   struct connection *all = calloc(connections, sizeof *all);
   struct connection **idle = malloc(slots * sizeof *idle);
   int epoll = epoll_create1(0), first = 0, free_ones = slots;
-  if (requests < 2 || !total || slots < 1 || !noted || !all || !idle || epoll < 0) fail("nothing to send");
-  for (int i = 0; i < connections; i++) {
-    open_connection(&all[i], atoi(arguments[1]));
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = &all[i]};
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, all[i].fd, &event)) fail("epoll");
-  }
+  if (plan.requests < 2 || slots < 1 || !all || !idle || epoll < 0) fail("nothing to send");
+  for (int i = 0; i < connections; i++) open_connection(&all[i], atoi(arguments[1]), epoll);
   for (int i = 0; i < slots; i++) idle[i] = &all[i % connections];
-  int64_t start = clock_ns() + 10000000, now = start, give_up = due[total - 1] + atoll(arguments[7]) * 1000000;
-  while (answered < total) {
-    now = clock_ns() - start;
-    while (at < total && due[at] <= now && free_ones) {
+  plan.start = clock_ns() + 10000000;
+  while (answered < plan.total) {
+    int64_t now = since_start(&plan);
+    while (at < plan.total && plan.due[at] <= now && free_ones) {
       struct connection *one = idle[first];
       first = (first + 1) % slots;
       free_ones--;
-      noted[at][1] = now - due[at];
-      ask(one, at, request[0], request[1 + at % (requests - 1)]);
+      plan.noted[at][1] = now - plan.due[at];
+      ask(one, at, plan.request[0], plan.request[1 + at % (plan.requests - 1)]);
       at++;
-      now = clock_ns() - start;
+      now = since_start(&plan);
     }
     for (int i = 0; i < connections; i++)
       if (all[i].out_size) flush(&all[i]);
-    errno = 0;
-    if (now > give_up) fail("calls got no answer in time");
-    int64_t wait = at < total && free_ones ? due[at] - now : 100000000;
-    struct timespec sleep = {wait > 0 ? wait / 1000000000 : 0, wait > 0 ? wait % 1000000000 : 0};
     struct epoll_event events[MOST_EVENTS];
-    int ready = epoll_pwait2(epoll, events, MOST_EVENTS, &sleep, 0);
-    if (ready < 0 && errno != EINTR) fail("epoll_pwait2");
+    int ready = wait_for_events(&plan, at, free_ones, epoll, events);
     for (int i = 0; i < ready; i++) {
       struct connection *one = events[i].data.ptr;
       ssize_t more = recv(one->fd, one->got + one->size, SPACE - one->size, 0);
@@ -190,14 +127,13 @@ int main(int count, char **arguments) {
           fprintf(stderr, "refused: %.*s\n", (int)(size < 200 ? size : 200), head + 9);
           exit(1);
         }
-        noted[asked][0] = clock_ns() - start - due[asked];
+        plan.noted[asked][0] = since_start(&plan) - plan.due[asked];
         idle[(first + free_ones++) % slots] = one;
         answered++;
       }
       memmove(one->got, one->got + place, one->size -= place);
     }
   }
-  FILE *result = fopen(arguments[6], "wb");
-  if (!result || fwrite(noted, sizeof *noted, total, result) != total || fclose(result)) fail(arguments[6]);
+  write_result(&plan, arguments[6]);
   return 0;
 }
