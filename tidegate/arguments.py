@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -66,3 +67,14 @@ def _as_token(token: str, source: str) -> str:
     if not (token.isascii() and token.isprintable()):
         raise typer.BadParameter(f"{source} holds no token: a token is one line of ASCII characters")
     return token
+
+
+LOCAL_CONTROL_PLANE = "http://127.0.0.1:8000"
+ControlPlaneUrl = Annotated[
+    str,
+    typer.Option(envvar=["TIDEGATE_URL", "TIDEGATE_CONTROL_PLANE_URL"], callback=server_url, help="The control plane."),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(envvar="TIDEGATE_ADMIN_TOKEN_FILE", help="A file with a token; else TIDEGATE_ADMIN_TOKEN."),
+]

@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from tidegate.admin.app import register as register_resources
-from tidegate.arguments import admin_token, gateway_token, server_url, utf8_text
+from tidegate.arguments import (
+    LOCAL_CONTROL_PLANE,
+    ControlPlaneUrl,
+    TokenFile,
+    admin_token,
+    gateway_token,
+    server_url,
+    utf8_text,
+)
 from tidegate.file.app import register as register_file_commands
 from tidegate.importing.app import register as register_imports
 
@@ -228,16 +236,8 @@ def check(
 @app.command()
 def top(
     *,
-    url: Annotated[
-        str,
-        typer.Option(
-            envvar=["TIDEGATE_URL", "TIDEGATE_CONTROL_PLANE_URL"], callback=server_url, help="The control plane."
-        ),
-    ] = "http://127.0.0.1:8000",
-    token_file: Annotated[
-        Path | None,
-        typer.Option(envvar="TIDEGATE_ADMIN_TOKEN_FILE", help="A file with a token; else TIDEGATE_ADMIN_TOKEN."),
-    ] = None,
+    url: ControlPlaneUrl = LOCAL_CONTROL_PLANE,
+    token_file: TokenFile = None,
     interval_s: Annotated[float, typer.Option(min=0.5, max=60, help="Seconds between two looks.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Look for a few seconds, print, end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a look, for machines.")] = False,
@@ -260,16 +260,8 @@ def why(
     at: Annotated[
         str | None, typer.Option(metavar="TIME", help="About when: 10:42 (UTC), or 2026-11-30T10:42:00+01:00.")
     ] = None,
-    url: Annotated[
-        str,
-        typer.Option(
-            envvar=["TIDEGATE_URL", "TIDEGATE_CONTROL_PLANE_URL"], callback=server_url, help="The control plane."
-        ),
-    ] = "http://127.0.0.1:8000",
-    token_file: Annotated[
-        Path | None,
-        typer.Option(envvar="TIDEGATE_ADMIN_TOKEN_FILE", help="A file with a token; else TIDEGATE_ADMIN_TOKEN."),
-    ] = None,
+    url: ControlPlaneUrl = LOCAL_CONTROL_PLANE,
+    token_file: TokenFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Say why a request was denied, and what can be done. A viewer's token is enough.

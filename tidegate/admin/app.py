@@ -12,8 +12,8 @@ from typer.core import TyperGroup
 from tidegate.admin.completion import SOURCES, names_like
 from tidegate.admin.resources import RESOURCES
 from tidegate.admin.shapes import ArgumentError, Field, Resource, Verb, parameters
-from tidegate.arguments import admin_token, header_text, utf8_text
-from tidegate.file.app import DEFAULT_URL, AsJson, TokenFile, Url
+from tidegate.arguments import LOCAL_CONTROL_PLANE, ControlPlaneUrl, TokenFile, admin_token, header_text, utf8_text
+from tidegate.file.app import AsJson
 
 PANEL = "Daily work"
 WAIT_S = 10
@@ -93,7 +93,7 @@ def _command(resource: Resource, verb: Verb) -> Callable[..., None]:
 
     signature = [_name(name, optional=optional) for name, optional in names.items()]
     signature += [_option(at, field) for at, field in fields.items()]
-    signature += [_parameter("url", Url, DEFAULT_URL), _parameter("token_file", TokenFile, None)]
+    signature += [_parameter("url", ControlPlaneUrl, LOCAL_CONTROL_PLANE), _parameter("token_file", TokenFile, None)]
     if verb.action == "list":
         signature.append(_parameter("rows", Rows, None))
     if verb.writes:

@@ -7,16 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from tidegate.arguments import admin_token, header_text, server_url
+from tidegate.arguments import LOCAL_CONTROL_PLANE, ControlPlaneUrl, TokenFile, admin_token, header_text
 
-Url = Annotated[
-    str,
-    typer.Option(envvar=["TIDEGATE_URL", "TIDEGATE_CONTROL_PLANE_URL"], callback=server_url, help="The control plane."),
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(envvar="TIDEGATE_ADMIN_TOKEN_FILE", help="A file with a token; else TIDEGATE_ADMIN_TOKEN."),
-]
 FileName = Annotated[Path, typer.Option("-f", "--file", help="The file; - is standard input.")]
 Prune = Annotated[
     list[str] | None, typer.Option(help="clients: delete clients and overrides that the file leaves out.")
@@ -26,7 +18,6 @@ AnyDeletes = Annotated[
     int, typer.Option(min=0, show_default=False, help="An error, not a difference, beyond so many deletions.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_FILE = Path("tidegate.yaml")
 
 
@@ -53,7 +44,7 @@ class _Diff(TyperCommand):
 def apply(
     *,
     file: FileName = DEFAULT_FILE,
-    url: Url = DEFAULT_URL,
+    url: ControlPlaneUrl = LOCAL_CONTROL_PLANE,
     token_file: TokenFile = None,
     prune: Prune = None,
     allow_deletes: AllowDeletes = 0,
@@ -75,7 +66,7 @@ def apply(
 def diff(
     *,
     file: FileName = DEFAULT_FILE,
-    url: Url = DEFAULT_URL,
+    url: ControlPlaneUrl = LOCAL_CONTROL_PLANE,
     token_file: TokenFile = None,
     prune: Prune = None,
     allow_deletes: AnyDeletes = 10**9,
@@ -91,7 +82,7 @@ def diff(
 def export(
     *,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Where to; else standard output.")] = None,
-    url: Url = DEFAULT_URL,
+    url: ControlPlaneUrl = LOCAL_CONTROL_PLANE,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
