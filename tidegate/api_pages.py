@@ -1,4 +1,4 @@
-"""``/docs``: the page on which a process describes its API, without a script from anywhere else.
+"""What the API descriptions of both planes share: the schema of errors, and ``/docs``, without a script from elsewhere.
 
 FastAPI's own page loads its scripts from a CDN. Ours come from the wheel ``fastapi-offline``, which holds Swagger UI;
 the wheel's own page begins with a script inside the page, which our policy refuses.
@@ -6,7 +6,7 @@ the wheel's own page begins with a script inside the page, which our policy refu
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -14,6 +14,28 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
+PROBLEM: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "RFC 9457 problem details.",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["field", "message"],
+                "properties": {
+                    "field": {"type": "string", "examples": ["limits[0].burst"]},
+                    "message": {"type": "string"},
+                },
+            },
+        },
+    },
+}
 _START: Final = """window.ui = SwaggerUIBundle({
   url: "openapi.json", dom_id: "#page", deepLinking: true, validatorUrl: null,
   presets: [SwaggerUIBundle.presets.apis], layout: "BaseLayout",

@@ -14,28 +14,6 @@ from control_plane.web.links import give_links
 from control_plane.web.problems import TITLES
 from tidegate import api_pages
 
-_PROBLEM: dict[str, Any] = {
-    "type": "object",
-    "description": "RFC 9457 problem details.",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["field", "message"],
-                "properties": {
-                    "field": {"type": "string", "examples": ["limits[0].burst"]},
-                    "message": {"type": "string"},
-                },
-            },
-        },
-    },
-}
 _TEXT = {"schema": {"type": "string"}}
 _HEADERS: dict[str, Any] = {
     "X-Tidegate-Revision": {"description": "the newest revision after this write", "schema": {"type": "integer"}},
@@ -89,7 +67,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     kept = components.setdefault("schemas", {})
     kept.pop("HTTPValidationError", None)
     kept.pop("ValidationError", None)
-    kept["Problem"] = _PROBLEM
+    kept["Problem"] = api_pages.PROBLEM
     components["securitySchemes"] = _SECURITY
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from data_plane.http.render import Denial
+from tidegate import api_pages
 from tidegate.contract.decision import CheckRequest, Decision
 from tidegate.contract.denials import RepeatedDenials
 from tidegate.contract.holds import (
@@ -42,24 +43,6 @@ def _body(schema: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": _json(schema)}}
 
 
-PROBLEM: dict[str, Any] = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["field", "message"],
-                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
-            },
-        },
-    },
-}
 _DECISION = _schema(Decision)
 _DENIAL = _schema(Denial)
 _REQUEST = _schema(CheckRequest)
@@ -67,7 +50,7 @@ _IN_A_BATCH = {"anyOf": [_REQUEST, {"description": 'anything else: answered in i
 
 
 def _problem(description: str) -> dict[str, Any]:
-    return {"description": description, "content": _json(PROBLEM, "application/problem+json")}
+    return {"description": description, "content": _json(api_pages.PROBLEM, "application/problem+json")}
 
 
 TAGS = [{"name": "decisions"}, {"name": "leases and reservations"}, {"name": "load"}, {"name": "operations"}]
