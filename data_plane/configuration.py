@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -39,6 +40,7 @@ class Configuration:
         confirmed: Callable[[Ack], Awaitable[Ack]],
     ) -> None:  # fmt: skip
         self._clock = clock
+        self._tls = settings.control_plane_tls()
         self._applied_at_us = 0
         self._snapshots = SnapshotFile(settings.snapshot_file)
         self._stored = StoredSnapshot(store)
@@ -48,7 +50,7 @@ class Configuration:
         self.stream = ControlPlaneStream(
             settings.control_plane_url, settings.region_credential.get_secret_value(),
             settings.node, settings.region, version("tidegate"), self._config, decided, confirmed,
-            tls_of(settings.control_plane_ca_file, None, None), role,
+            tls_of(self._tls), role,
         )  # fmt: skip
         self.newest = self.stream.newest
         """Asks the control plane what should be in force here."""
@@ -66,7 +68,8 @@ class Configuration:
 
     def work(self) -> list[Job]:
         """The background work."""
-        work = [self.stream.run, self.stream.report, self._snapshots.run, self._start_from_store]
+        work: list[Job] = [self.stream.run, self.stream.report, self._snapshots.run, self._start_from_store]
+        work.append(partial(self._tls.keep_loaded, tls_of(self._tls)))
         return [*work, self._stored.run] if self._writes else work
 
     def restore(self) -> None:

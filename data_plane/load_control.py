@@ -52,7 +52,7 @@ class AgentLoadControl:
     ) -> None:
         self._servers = PrometheusServers(settings.load_server_urls())
         credential = settings.region_credential.get_secret_value()
-        tls = tls_of(settings.control_plane_ca_file, None, None)
+        tls = tls_of(settings.control_plane_tls())
         self._usage = HttpLoadReporting(settings.control_plane_url, credential, tls)
         self._decider = LoadDecider(
             settings.node, RedisFactorStore(store, settings.node), LoadReports(settings.node), self._servers,

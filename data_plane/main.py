@@ -74,7 +74,7 @@ async def _serving_rls(node: Node) -> AsyncIterator[None]:
     )  # fmt: skip
     handler = handler_of(service, lambda: node.ready()[0])
     async with serving_rls(
-        handler, settings.host, settings.rls_port, settings.tls_files(), is_draining=lambda: node.draining
+        handler, settings.host, settings.rls_port, settings.callers_tls(), is_draining=lambda: node.draining
     ):
         yield
 
@@ -137,7 +137,7 @@ class RegionServer(uvicorn.Server):
         if isinstance(self._process.settings, Settings):
             _require_free_rls_port(self._process.settings)
         await super().startup(sockets)
-        files = self._process.settings.tls_files()
+        files = self._process.settings.callers_tls()
         if files is not None and self.config.ssl is not None:
             self._renewal = [asyncio.create_task(files.keep_loaded(self.config.ssl))]
         if self._health is not None and taken is not None and self.started:

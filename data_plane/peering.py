@@ -13,7 +13,7 @@ from data_plane.config.index import RuleIndex
 from data_plane.config.stream import Snapshot
 from data_plane.http.peer_handler import PeerHandler
 from data_plane.metrics.families import PeerFigures, of_peers, of_rights
-from data_plane.process import Job, TlsFiles, tls_of
+from data_plane.process import Job, tls_of
 from data_plane.region_view import public_keys
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.peer_session import HttpPeers, ReplicationTally
@@ -53,8 +53,8 @@ class Peering:
         self._marker = None if joined is None else RedisEpochs(settings.node, store, joined)
         self.state = RegionState(lambda: index().book, rights=joined is not None)
         key = region_private_key(settings.region_credential.get_secret_value())
-        self._tls = tls_of(settings.peers_ca_file, settings.peers_cert_file, settings.peers_key_file)
-        self._wire = HttpPeers(settings.region, key, self._public_keys, self._tls)
+        self._tls = settings.peers_tls()
+        self._wire = HttpPeers(settings.region, key, self._public_keys, tls_of(self._tls))
         self.rights = RightsExchange(
             settings.region, store, self._wire, clock, index, lambda: in_force().revision, LowInbox(store),
             lambda: self.epochs.is_proven,
@@ -86,13 +86,7 @@ class Peering:
             await self.epochs.run(send)
 
         moves = () if self._marker is None else (self.rights.run, self.rights.receive_low, keep_epochs)
-        return (self._sender.run, *moves, *self._renewal())
-
-    def _renewal(self) -> Iterator[Job]:
-        settings = self._settings
-        if settings.peers_cert_file is not None:
-            files = TlsFiles(settings.peers_cert_file, settings.peers_key_file, settings.peers_ca_file)
-            yield partial(files.keep_loaded, self._tls)
+        return (self._sender.run, *moves, partial(self._tls.keep_loaded, tls_of(self._tls)))
 
     async def hand_over(self) -> None:
         """Cancel messages under way, and release the slices to other agents."""

@@ -71,23 +71,24 @@ async def cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
 class TlsFiles(NamedTuple):
     """PEM files: a certificate, its key unless it is in the same file, and the CA of whoever is on the other side."""
 
-    certificate: Path
-    key: Path | None
-    ca: Path | None
+    certificate: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
 
     def load(self, context: ssl.SSLContext) -> None:
         """Load them for connections that begin from now on. Raises ``OSError`` for a file that is missing or no PEM."""
-        context.load_cert_chain(self.certificate, self.key, password="")
+        if self.certificate is not None:
+            context.load_cert_chain(self.certificate, self.key, password="")
         if self.ca is not None:
             context.load_verify_locations(self.ca)
 
     async def keep_loaded(self, context: ssl.SSLContext) -> None:
-        """Load them again whenever one changes, for ever. Files that cannot be loaded change nothing.
+        """Load them again whenever one changes, as long as there is one. Files that cannot be loaded change nothing.
 
         A new CA is believed beside the one before it.
         """
         loaded = self._state()
-        while True:
+        while any(self):
             await asyncio.sleep(RENEWED_WITHIN_S)
             if (found := self._state()) == loaded:
                 continue
@@ -96,9 +97,9 @@ class TlsFiles(NamedTuple):
                 self.load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))  # half a pair would spoil the context that is in use
                 self.load(context)
             except OSError as error:
-                log.error("certificate_not_renewed", file=str(self.certificate), error=str(error))
+                log.error("certificate_not_renewed", file=str(self.certificate or self.ca), error=str(error))
             else:
-                log.info("certificate_renewed", file=str(self.certificate))
+                log.info("certificate_renewed", file=str(self.certificate or self.ca))
 
     def _state(self) -> Sequence[tuple[int, int, int] | None]:
         found = []
@@ -112,17 +113,16 @@ class TlsFiles(NamedTuple):
 
 
 @functools.cache
-def tls_of(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
-    """A TLS context with a private CA, and a client certificate (PEM; without ``key`` it holds the key too).
+def tls_of(files: TlsFiles) -> ssl.SSLContext:
+    """A client's TLS context; without a file it is one with the public CAs, as certifi lists them.
 
-    Without either it is one with the public CAs, as certifi lists them. All who ask for the same share one, as reading
-    those takes tens of milliseconds. Raises ``OSError`` for a file that is missing or no PEM.
+    All who ask for the same share one, as reading those takes tens of milliseconds. Raises ``OSError`` for a file that
+    is missing or no PEM.
     """
-    if ca is None and certificate is None:
+    if not any(files):
         return ssl.create_default_context(cafile=certifi.where())
-    context = ssl.create_default_context(cafile=ca)
-    if certificate is not None:
-        TlsFiles(certificate, key, None).load(context)
+    context = ssl.create_default_context(cafile=files.ca)
+    files.load(context)
     return context
 
 
@@ -154,7 +154,7 @@ class HttpClient:
         self, timeout: aiohttp.ClientTimeout, tls: ssl.SSLContext | None = None, url: str = "", credential: str = ""
     ) -> None:
         self._timeout = timeout
-        self._tls = tls_of(None, None, None) if tls is None else tls
+        self._tls = tls_of(TlsFiles()) if tls is None else tls
         self._url = url.rstrip("/")
         self._headers = {"accept-encoding": "identity"}
         if credential:

@@ -109,10 +109,14 @@ class RegionSettings(BaseSettings):
     def require_consistent(self) -> None:
         """Raise ``ValueError`` if settings of this kind of process contradict each other."""
 
-    def tls_files(self) -> TlsFiles | None:
-        """The certificate that callers are shown, if they are served over TLS."""
+    def callers_tls(self) -> TlsFiles | None:
+        """What callers are shown, if they are served over TLS."""
         cert = self.tls_cert_file
         return None if cert is None else TlsFiles(cert, self.tls_key_file, self.tls_client_ca_file)
+
+    def control_plane_tls(self) -> TlsFiles:
+        """By what the control plane is believed."""
+        return TlsFiles(ca=self.control_plane_ca_file)
 
     def store_settings(self) -> RedisSettings:
         """The store's part, as its adapter takes it."""
@@ -292,6 +296,10 @@ class AgentSettings(RegionSettings):
             if not re.fullmatch(r"[a-z0-9._-]{1,64}=https?://[^/?#\s]+(/[^?#\s]*)?", server):
                 raise ValueError("a server is name=http://host:port or name=https://host:port")
         return value
+
+    def peers_tls(self) -> TlsFiles:
+        """What peers are shown, and by what they are believed."""
+        return TlsFiles(self.peers_cert_file, self.peers_key_file, self.peers_ca_file)
 
     def load_server_urls(self) -> dict[str, str]:
         """The URL of each server in ``load_servers``."""

@@ -61,7 +61,7 @@ class AgentUsage:
         stream = RedisUsageStream(store, settings.usage_stream_max_mb * 1024 * 1024, clock)
         self._sink = HttpUsageSink(
             settings.control_plane_url, settings.region_credential.get_secret_value(), settings.node, settings.region,
-            tls_of(settings.control_plane_ca_file, None, None),
+            tls_of(settings.control_plane_tls()),
         )  # fmt: skip
         self._shipper = UsageShipper(settings.node, stream, self._sink, clock, random.random)
         self._answerer = QuestionAnswerer(

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from data_plane.agent import Agent
-from data_plane.process import tls_of
+from data_plane.process import TlsFiles, tls_of
 from data_plane.replicate.peer_session import HttpPeers, encode_counts
 from data_plane.store.ports import UnreachablePeerError
 from testing.node import agent_settings_for, node_client, serving, write_snapshot
@@ -53,11 +53,11 @@ async def test_a_peer_is_believed_by_ones_own_ca_and_shown_a_certificate(tmp_pat
             stack.push_async_callback(peers.close)
             return await peers.send("eu-west", url, said)
 
-        assert (await send(tls_of(cert, cert, key))).incarnation == "w"
+        assert (await send(tls_of(TlsFiles(cert, key, cert)))).incarnation == "w"
         with pytest.raises(UnreachablePeerError):
-            await send(tls_of(None, None, None))
+            await send(tls_of(TlsFiles()))
         with pytest.raises(UnreachablePeerError):
-            await send(tls_of(cert, None, None))
+            await send(tls_of(TlsFiles(ca=cert)))
 
 
 async def test_a_renewed_certificate_is_shown_to_peers(tmp_path, valkey_url, monkeypatch):
@@ -85,7 +85,7 @@ def made(folder):
 
 def test_a_file_that_is_not_there_is_told_at_once(tmp_path):
     with pytest.raises(OSError, match="No such file"):
-        tls_of(tmp_path / "missing", None, None)
+        tls_of(TlsFiles(ca=tmp_path / "missing"))
 
 
 @contextlib.asynccontextmanager
@@ -118,6 +118,21 @@ async def test_the_control_plane_is_believed_by_ones_own_ca(tmp_path, valkey_url
                 await asyncio.sleep(0.02)
     assert ("CERTIFICATE_VERIFY_FAILED" in error) is not ours
     assert bool(asked) is ours
+
+
+async def test_a_renewed_ca_is_believed(tmp_path, valkey_url, monkeypatch):
+    monkeypatch.setattr("data_plane.process.RENEWED_WITHIN_S", 0.02)
+    (cert, key), (ca, _) = (certificate(made(tmp_path / name)) for name in ("control-plane", "other"))
+    asked: set[bytes] = set()
+    async with control_plane(cert, key, asked) as url:
+        settings = {"control_plane_url": url, "control_plane_ca_file": ca}
+        async with node_client(tmp_path, valkey_url, [], **settings) as client, asyncio.timeout(20):
+            while "CERTIFICATE_VERIFY_FAILED" not in str((await client.get("/v1/status")).json()["control_plane"]):
+                await asyncio.sleep(0.02)
+            assert asked == set()
+            ca.write_bytes(cert.read_bytes())
+            while b"/internal/v1/stream" not in asked:
+                await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("ours", [True, False])

@@ -37,6 +37,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1 that signs itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "node")])
+    id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     now = dt.datetime.now(dt.UTC)
     made = (
         x509.CertificateBuilder()
@@ -47,6 +48,9 @@ def certificate(folder: Path) -> tuple[Path, Path]:
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + dt.timedelta(hours=1))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        # by which an issuer is told from others of its name (RFC 5280, section 4.2.1)
+        .add_extension(id, critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(id), critical=False)
         .sign(key, hashes.SHA256())
     )
     (folder / "node.crt").write_bytes(made.public_bytes(Encoding.PEM))
