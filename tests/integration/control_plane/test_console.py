@@ -344,8 +344,8 @@ async def test_a_change_is_shown_at_once_in_every_open_tab(
     monkeypatch.setattr("control_plane.console.feed.EVERY_S", 600.0)
     page = await served_page(served)
     async with live(served, page.cookie, "revisions") as one, live(served, page.cookie, "revisions") as other:
-        await until_line(one, "event: revisions")
-        await until_line(other, "event: revisions")
+        for lines in (one, other):
+            await until_line(lines, "retry")  # from here on it is sent what changes; the page showed what was there
         await served.admin.put("/v1/plans/free", json={"limits": []}, headers={"X-Tidegate-Reason": "because-of-x"})
         await until_line(one, "because-of-x")
         await until_line(other, "because-of-x")
