@@ -85,6 +85,8 @@ class PeerSession:
         on_connected: Callable[[], None],
     ) -> None:  # fmt: skip
         self.peer = peer
+        self.own_epoch = ""
+        """The epoch of this region's store in which the queued cells were counted; every message names it."""
         self.epoch: str | None = None
         """The epoch of the peer's store, from its last answer; ``None`` before the first and while it is away."""
         self.sweeping = True
@@ -164,11 +166,11 @@ class PeerSession:
         self.sweeping = True
         self.drop_queue()
 
-    def send_queue(self, url: str, epoch: str) -> None:
+    def send_queue(self, url: str) -> None:
         """Start to send what waits, unless a message is under way."""
         waits = self._queue or self.hand_back or self._probes
         if waits and (self._under_way is None or self._under_way.done()):
-            self._under_way = asyncio.create_task(self._deliver(url, epoch))
+            self._under_way = asyncio.create_task(self._deliver(url))
 
     async def stop(self) -> None:
         """Cancel the message that is under way."""
@@ -176,11 +178,11 @@ class PeerSession:
             self._under_way.cancel()
             await asyncio.gather(self._under_way, return_exceptions=True)
 
-    async def _deliver(self, url: str, epoch: str) -> None:
+    async def _deliver(self, url: str) -> None:
         try:
             while self.hand_back:
                 ended, cells = next(iter(self.hand_back.items()))
-                await self._send(url, self._counts(epoch, (), of=ended, cells=tuple(cells[:MAX_CELLS])), ())
+                await self._send(url, self._counts((), of=ended, cells=tuple(cells[:MAX_CELLS])), ())
                 self._tally.handed_back_cells += len(cells[:MAX_CELLS])
                 del cells[:MAX_CELLS]
                 if not cells:
@@ -190,7 +192,7 @@ class PeerSession:
                 probes = False
                 batches = self._next_message()
                 complete = batches[-1].complete if batches else {}
-                answer = await self._send(url, self._counts(epoch, self._complete_slices(complete)), batches)
+                answer = await self._send(url, self._counts(self._complete_slices(complete)), batches)
                 self._acknowledge(batches, answer)
         except UnreachablePeerError as error:
             self._fail(error)
@@ -217,12 +219,10 @@ class PeerSession:
             return ()
         return tuple((slice, as_of_us) for slice, as_of_us in complete.items() if as_of_us > self.complete_after_us)
 
-    def _counts(
-        self, epoch: str, complete: tuple[tuple[int, int], ...], *, of: str = "", cells: tuple[Cell, ...] = ()
-    ) -> Counts:
+    def _counts(self, complete: tuple[tuple[int, int], ...], *, of: str = "", cells: tuple[Cell, ...] = ()) -> Counts:
         return Counts(
-            region=self._own, incarnation=epoch, sent_at=self._clock.now_us() / 1e6, cells=cells, complete=complete,
-            of=of, to=self.epoch or "",
+            region=self._own, incarnation=self.own_epoch, sent_at=self._clock.now_us() / 1e6, cells=cells,
+            complete=complete, of=of, to=self.epoch or "",
         )  # fmt: skip
 
     async def _send(self, url: str, counts: Counts, batches: Sequence[Batch]) -> CountsAnswer:

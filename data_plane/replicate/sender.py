@@ -100,9 +100,8 @@ class Sender:
         epoch = await self._store.epochs.current(self._region, regions, self._is_shared, look.epoch)
         self._receiver.note_states(look.peers.states)
         is_as_before = epoch == self._epoch and look.held == self._held and not self.anti_entropy.is_under_way
-        if self._epoch not in {"", epoch}:
-            self._resend_everything()
-        self._epoch = epoch
+        if epoch != self._epoch:
+            self.begin_epoch(epoch)
         self._check_clock()
         await self._update_sessions(urls)
         await self._take_over(look.held)
@@ -140,7 +139,7 @@ class Sender:
 
     def _send_queues(self, urls: Mapping[str, str]) -> None:
         for name, session in self.sessions.items():
-            session.send_queue(urls[name], self._epoch)
+            session.send_queue(urls[name])
 
     async def _note_resends(self) -> None:
         """Note peers that must be sent everything, before marks are settled without them, for the next sender."""
@@ -179,7 +178,8 @@ class Sender:
         for name in sorted(urls.keys() - self.sessions.keys()):
             known = await self._store.epochs.sent_everything(name)
             session = PeerSession(self._region, name, self._transport, self._clock, self.tally, self._on_connected)
-            session.epoch, session.sweeping, session.is_noted_as_sent = known, known is None, known is not None
+            session.own_epoch, session.epoch = self._epoch, known
+            session.sweeping, session.is_noted_as_sent = known is None, known is not None
             self.sessions[name] = session
             self.anti_entropy.begin()
 
@@ -190,12 +190,19 @@ class Sender:
         if added:
             await self._store.make_due(added)
 
-    def _resend_everything(self) -> None:
-        """The store began a new epoch: send every peer everything, counts of the ended epoch included."""
-        self._batches.clear()
+    def begin_epoch(self, epoch: str) -> None:
+        """After the first epoch send every peer everything, counts of the ended epoch included.
+
+        Sessions learn the name at once: one that has a message of the ended epoch under way goes on with what is queued
+        meanwhile.
+        """
+        before, self._epoch = self._epoch, epoch
         for session in self.sessions.values():
+            session.own_epoch = epoch
             session.resend_everything()
-        self.anti_entropy.begin()
+        if before:
+            self._batches.clear()
+            self.anti_entropy.begin()
 
     def _on_connected(self) -> None:
         self.anti_entropy.begin()

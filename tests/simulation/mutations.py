@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from control_plane.quotas.share_schedule import Situation
+from data_plane.replicate.sender import Sender
 from data_plane.rights.client import RightsClient
 from data_plane.store.script_host import ScriptHost
 
@@ -69,6 +70,7 @@ def one(breaks: str, old: str, new: str) -> Edit:
 
 
 _choose_peer, _note_answer = RightsClient.choose_peer, RightsClient.note_answer
+_begin_epoch = Sender.begin_epoch
 
 
 def _first_instead_of_richest(self, key, id, shares, missing, now_us):
@@ -88,6 +90,13 @@ def _never_empty(self, key, answer, gained, now_us, *, refill_us=0):
 
 async def _always(*_: object) -> bool:
     return True
+
+
+def _as_counts_of_the_ended_epoch(self, epoch):
+    names = {session: session.own_epoch for session in self.sessions.values()}
+    _begin_epoch(self, epoch)
+    for session, name in names.items():
+        session.own_epoch = name
 
 
 MUTATIONS: dict[str, Edit | Switch | Both] = {
@@ -224,6 +233,9 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
     ),
     "an unreachable region keeps its share": Switch(
         "shared-one-link-cut", "data_plane.rights.region_state.RegionState.set_unreachable", lambda *_: None
+    ),
+    "a message names the epoch of its counts, also behind one of the epoch before": Switch(
+        "shared-lost-while-sending", "data_plane.replicate.sender.Sender.begin_epoch", _as_counts_of_the_ended_epoch
     ),
     "what an earlier epoch counted still counts": one(
         "shared-lost-and-used-again",
