@@ -77,10 +77,8 @@ class TlsFiles(NamedTuple):
 
     def load(self, context: ssl.SSLContext) -> None:
         """Load them for connections that begin from now on. Raises ``OSError`` for a file that is missing or no PEM."""
-        if self.certificate is not None:
-            context.load_cert_chain(self.certificate, self.key, password="")
-        if self.ca is not None:
-            context.load_verify_locations(self.ca)
+        self._load_pair(context)
+        self._load_ca(context)
 
     async def keep_loaded(self, context: ssl.SSLContext) -> None:
         """Load them again whenever one changes, as long as there is one. Files that cannot be loaded change nothing.
@@ -94,12 +92,23 @@ class TlsFiles(NamedTuple):
                 continue
             loaded = found
             try:
-                self.load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))  # half a pair would spoil the context that is in use
-                self.load(context)
+                # half a pair would spoil the context that is in use
+                await asyncio.to_thread(self.load, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+                # on the loop: a connection that begins meanwhile would read a pair that is being changed
+                self._load_pair(context)
+                await asyncio.to_thread(self._load_ca, context)  # a bundle takes tens of milliseconds
             except OSError as error:
                 log.error("certificate_not_renewed", file=str(self.certificate or self.ca), error=str(error))
             else:
                 log.info("certificate_renewed", file=str(self.certificate or self.ca))
+
+    def _load_pair(self, context: ssl.SSLContext) -> None:
+        if self.certificate is not None:
+            context.load_cert_chain(self.certificate, self.key, password="")
+
+    def _load_ca(self, context: ssl.SSLContext) -> None:
+        if self.ca is not None:
+            context.load_verify_locations(self.ca)
 
     def _state(self) -> Sequence[tuple[int, int, int] | None]:
         found = []
