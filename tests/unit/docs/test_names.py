@@ -25,7 +25,7 @@ ALL_SETTINGS = (NodeSettings, AgentSettings, ControlPlaneSettings)
 SETTINGS = {f"TIDEGATE_{name.upper()}" for settings in ALL_SETTINGS for name in settings.model_fields}
 OF_OTHERS = {
     *("TIDEGATE_ASK", "TIDEGATE_GATEWAY_TOKEN"),  # the examples of gateways
-    *("TIDEGATE_URL", "TIDEGATE_NODE_URL"),  # the command line
+    *("TIDEGATE_URL", "TIDEGATE_NODE_URL", "TIDEGATE_API_KEY"),  # the command line
     *("TIDEGATE_TEST_EFFORT", "TIDEGATE_SOAK_LEASES", "TIDEGATE_UNAUTHORIZED"),  # tests; names in the Express package
 }
 NEW = {"lua/session.lua"}
