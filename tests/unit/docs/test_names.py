@@ -69,7 +69,7 @@ def test_files_of_a_page_are_there(page: str) -> None:
 
 @pytest.mark.parametrize("page", pages())
 def test_modules_that_a_page_runs_are_there(page: str) -> None:
-    for module in re.findall(r"python3? -m ([\w.]+\w)", (ROOT / page).read_text("utf-8")):
+    for module in re.findall(r"python3? -m\s+([\w.]+\w)", (ROOT / page).read_text("utf-8")):
         assert find_spec(module) is not None, module
 
 
