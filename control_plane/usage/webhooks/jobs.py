@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import NamedTuple
 
 import httpx
@@ -85,7 +86,11 @@ class Deliverer:
         unreachable: set[str] = set()
         under_way: dict[asyncio.Task[list[bool]], str] = {}
         until = time.monotonic() + RUN_S
-        async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
+        # httpx keeps cookies by address, and receivers may share one
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+        async with httpx.AsyncClient(
+            timeout=TIMEOUT_S, follow_redirects=False, trust_env=False, cookies=no_cookies
+        ) as client:
             try:
                 while True:
                     if time.monotonic() < until and len(under_way) < AT_ONCE:

@@ -21,11 +21,11 @@ from tidegate.stack.postgres import PostgresServer
 
 
 class Receiver:
-    """Keeps what it is sent; answers with ``status`` and, for redirects, ``location``."""
+    """Keeps what it is sent; answers with ``status``, ``cookie`` and, for redirects, ``location``."""
 
     def __init__(self) -> None:
         self.status = 204
-        self.location = ""
+        self.location = self.cookie = ""
         self.got: list[tuple[dict[str, str], bytes]] = []
         self.port = 0
 
@@ -33,7 +33,9 @@ class Receiver:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
         self.got.append((headers, await reader.readexactly(int(headers["content-length"]))))
-        writer.write(f"HTTP/1.1 {self.status} X\r\nLocation: {self.location}\r\nContent-Length: 0\r\n\r\n".encode())
+        answer = [f"HTTP/1.1 {self.status} X", f"Location: {self.location}", "Content-Length: 0"]
+        answer += [f"Set-Cookie: {self.cookie}"] if self.cookie else []
+        writer.write("\r\n".join([*answer, "", ""]).encode())
         await writer.drain()
         writer.close()
 
@@ -207,6 +209,19 @@ async def test_tries_again_with_longer_pauses_and_follows_no_redirect(
     (arrived,) = await deliveries(served)
     assert (arrived["attempts"], arrived["error"], arrived["next_attempt_at"]) == (2, None, None)
     assert is_signed(secret, *receiver.got[-1])
+
+
+async def test_a_receiver_leaves_nothing_for_another_at_its_address(
+    served: RunningControlPlane, receiver: Receiver
+) -> None:
+    receiver.cookie = "theirs=1; Path=/"
+    for name, host in (("one", "127.0.0.1"), ("two", "localhost")):
+        hook = {"url": f"http://{host}:{receiver.port}/", "thresholds": [0.1, 0.2, 0.3, 0.4, 0.5]}
+        (await served.admin.put(f"/v1/usage-webhooks/{name}", json=hook)).raise_for_status()
+    await ship(served, batch(1, cell(allowed=50)))
+    await run(served, "usage-alerts")
+    await run(served, "usage-webhooks")
+    assert [headers.get("cookie") for headers, _ in receiver.got] == [None] * 10
 
 
 async def test_one_that_has_no_address_keeps_no_other_waiting(
