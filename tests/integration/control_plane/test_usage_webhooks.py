@@ -4,7 +4,10 @@ import asyncio
 import base64
 import hmac
 import json
+import socket
+import threading
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -133,6 +136,61 @@ async def test_tells_each_threshold_once_signed_with_a_key_that_is_shown_once(
     assert not is_signed(f"whsec_{base64.b64encode(bytes(32)).decode()}", headers, body)
 
 
+def url_of(server: asyncio.Server) -> str:
+    return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+def waiting(postgres_server: PostgresServer, database_name: str, *webhooks: tuple[str, str, int]) -> None:
+    """Webhooks by name and URL, with so many messages each that are due: those of which there are more first."""
+    rows = [
+        "INSERT INTO usage_webhooks (webhook, url, thresholds, enabled, salt) "
+        f"VALUES ('{name}', '{url}', '[0.5]', true, 'x'); "
+        "INSERT INTO usage_alerts (alert, webhook, client, plan, limit_name, window_start, percent, used, "
+        f"\"limit\", attempts, due_at) SELECT '{name}' || n, '{name}', 'c' || n, 'p', 'l', now(), 50, 1, 1, "
+        f"0, now() - interval '{messages} s' FROM generate_series(1, {messages}) n; "
+        for name, url, messages in webhooks
+    ]
+    postgres_server.execute("".join(rows), database=database_name)
+
+
+async def test_a_silent_name_server_keeps_nothing_else_waiting(
+    make_settings: Callable[..., Settings],
+    receiver: Receiver,
+    postgres_server: PostgresServer,
+    database_name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings, released, look_up = make_settings(), threading.Event(), socket.getaddrinfo
+
+    def silent(host: str, *rest: Any, **options: Any) -> Any:
+        if host == "silent.example":
+            released.wait()
+            raise socket.gaierror
+        return look_up(host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    monkeypatch.setattr(delivery, "TIMEOUT_S", 600.0)
+    most_threads = 32  # of the event loop itself, on any machine
+    dead = [(f"dead-{n}", "http://silent.example/", delivery.A_TURN) for n in range(most_threads // delivery.A_TURN)]
+    quick = ("quick", f"http://localhost:{receiver.port}/", 1)
+    waiting(postgres_server, database_name, *dead, quick)
+    database = Database(settings.database_url.get_secret_value(), connect_timeout_s=5, command_timeout_s=5, pool_size=5)
+    deliverer = delivery.Deliverer(database, WebhookKeys(settings.signing_key()), may_reach_private=True)
+    run = asyncio.create_task(deliverer.deliver_due())
+    try:
+        async with asyncio.timeout(30):
+            while not receiver.got:
+                await asyncio.sleep(0.02)
+            await asyncio.to_thread(int)  # as usage is taken
+        released.set()
+        assert await run == (1, most_threads)
+    finally:
+        released.set()
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        await database.close()
+
+
 async def test_a_slow_receiver_keeps_no_other_waiting(
     make_settings: Callable[..., Settings], postgres_server: PostgresServer, database_name: str, monkeypatch
 ) -> None:
@@ -159,17 +217,7 @@ async def test_a_slow_receiver_keeps_no_other_waiting(
         await asyncio.start_server(slow, "127.0.0.1", 0) as a,
         await asyncio.start_server(quick, "127.0.0.1", 0) as b,
     ):
-        rows = []
-        for name, server, messages in (("slow", a, 60), ("quick", b, 9)):
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-            rows.append(
-                "INSERT INTO usage_webhooks (webhook, url, thresholds, enabled, salt) "
-                f"VALUES ('{name}', '{url}', '[0.5]', true, 'x'); "
-                "INSERT INTO usage_alerts (alert, webhook, client, plan, limit_name, window_start, percent, used, "
-                f"\"limit\", attempts, due_at) SELECT '{name}' || n, '{name}', 'c' || n, 'p', 'l', now(), 50, 1, 1, "
-                f"0, now() - interval '{messages} s' FROM generate_series(1, {messages}) n; "
-            )
-        postgres_server.execute("".join(rows), database=database_name)
+        waiting(postgres_server, database_name, ("slow", url_of(a), 60), ("quick", url_of(b), 9))
         deliverer = delivery.Deliverer(database, WebhookKeys(settings.signing_key()), may_reach_private=True)
         run = asyncio.create_task(deliverer.deliver_due())
         try:
