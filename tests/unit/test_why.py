@@ -157,6 +157,15 @@ def test_people_get_a_sentence_and_the_evidence_and_machines_get_json(monkeypatc
     assert run(ControlPlane(), monkeypatch) == NOTHING
 
 
+def test_what_strangers_called_their_request_steers_no_terminal(monkeypatch, capsys) -> None:
+    called = {"request_id": "\x1b[2J\x9b2J\\[red]it", "reason": "At \x1b[2Jreports.", "remedy": "\x1b]0;Wait.\x1b\\"}
+    plane = ControlPlane(denial("2026-11-30T10:42:00Z", **called), silent="\x1bc")
+    assert run(plane, monkeypatch) == FOUND
+    text = capsys.readouterr().out
+    assert "\\[red]it" in text
+    assert all(letter.isprintable() for letter in text.replace("\n", ""))
+
+
 def test_without_an_answer_it_says_so(monkeypatch, capsys) -> None:
     plane = ControlPlane()
     monkeypatch.setattr(plane, "answer", lambda _: httpx.Response(401, json={"detail": "the token is unknown"}))
