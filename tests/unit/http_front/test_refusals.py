@@ -7,7 +7,9 @@ import pytest
 
 from tests.unit.http_front.harness import SMALL, Client, EchoDoor, SavingDoor, get, post
 from tests.unit.http_front.requests_table import REFUSED
+from tidegate.http_front.chunked import ChunkedBody
 from tidegate.http_front.limits import FrontLimits
+from tidegate.http_front.responses import Refusal
 
 FEW = replace(SMALL, connections=2)
 SECOND = get(b"/v1/authorize/second")
@@ -178,3 +180,12 @@ def test_a_long_head_byte_by_byte_is_refused_at_its_bound() -> None:
     assert client.transport.sent == b""
     client.send(b"b")
     assert client.statuses() == [431]
+
+
+def test_a_body_in_tiny_chunks_is_refused_and_one_in_small_chunks_is_read() -> None:
+    for data, count in ((b" ", 1_000), (b" " * 5, 8_000)):
+        read = ChunkedBody(65_536)
+        read.feed(b"%x\r\n%b\r\n" % (len(data), data) * count + b"0\r\n\r\n", 0)
+        assert (read.complete, bytes(read.body)) == (True, data * count)
+    with pytest.raises(Refusal, match="tiny"):
+        ChunkedBody(65_536).feed(b"1\r\n \r\n" * 1_100, 0)
