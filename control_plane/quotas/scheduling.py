@@ -104,6 +104,7 @@ class _Scheduling:
             held = move.plan in plans or (move.plan is None and move.limit_name in limits)
             if held:
                 move.cut_revision, move.cut_at = self._write.next_revision, func.now()
+                move.raise_at_us = None
 
     async def _rule(
         self,

@@ -231,6 +231,30 @@ async def test_regional_shares_rise_when_the_window_of_the_cut_is_over(make_sett
             assert "steps" not in rule_of(us)
 
 
+async def test_regional_shares_that_a_roll_out_held_back_rise_a_window_after_all_nodes_have_the_cut(
+    make_settings: Callable[..., Settings], postgres_server: PostgresServer, database_name: str
+) -> None:
+    limit = STRICT | {"mode": "regional", "window_s": 86_400}
+    async with two_regions(make_settings(), limit) as served:
+        eu, us = served.node("eu-1", "eu"), served.node("us-1", "us")
+        async with eu.following(), us.following():
+            await served.until_nodes(lambda nodes: len(nodes) == 2 and not any(n["behind"] for n in nodes.values()))
+            policy = {"mode": "canary", "region": "us", "node": "us-1", "node_pause_s": 3600}
+            (await served.admin.put("/v1/rollouts/policy", json=policy)).raise_for_status()
+            put = await served.admin.put(QUOTA, json={"shares": {"us": 0.8, "eu": 0.2}})
+            revision = int(put.headers["x-tidegate-rollout"])
+            # both have this revision, and eu spends what it had before
+            await until_view(served.admin, lambda view: view["move"]["raise_at"])
+            assert rule_of(eu)["shares"] == {"eu": 500, "us": 500}
+            postgres_server.execute("UPDATE quota_moves SET raise_at_us = 1", database=database_name)
+            released = await served.admin.post(f"/v1/rollouts/{revision}/release", json={})
+            released.raise_for_status()
+            view = await until_view(served.admin, lambda view: view["move"] is None or view["move"]["raise_at"])
+            assert view["in_force"] == {"eu": 200, "us": 500}
+            assert rule_of(eu)["shares"] == {"eu": 200, "us": 500}
+            assert datetime.fromisoformat(view["move"]["raise_at"]) > datetime.now(UTC)
+
+
 async def test_what_nodes_say_of_cuts_is_checked(served: RunningControlPlane) -> None:
     await served.admin.put("/v1/plans/p", json={})
     head = (await served.admin.get("/v1/revisions?limit=1")).json()["items"][0]
