@@ -255,6 +255,38 @@ async def test_regional_shares_that_a_roll_out_held_back_rise_a_window_after_all
             assert datetime.fromisoformat(view["move"]["raise_at"]) > datetime.now(UTC)
 
 
+async def test_a_roll_out_whose_first_nodes_spoke_of_the_cut_costs_no_further_wait(
+    make_settings: Callable[..., Settings], postgres_server: PostgresServer, database_name: str
+) -> None:
+    async with two_regions(make_settings(), STRICT) as served:
+        spoken: list[list[dict[str, Any]]] = []
+
+        def once_for_each_cut(node: FollowingNode) -> dict[int, int]:
+            steps = rule_of(node).get("steps", [])
+            if not steps or steps in spoken:
+                return {}
+            spoken.append(steps)
+            return said(FAR_US)(node)
+
+        eu, us = served.node("eu-1", "eu", effective=once_for_each_cut), served.node("us-1", "us")
+        async with eu.following(), us.following():
+            await served.until_nodes(lambda nodes: len(nodes) == 2 and not any(n["behind"] for n in nodes.values()))
+            policy = {"mode": "canary", "region": "eu", "node": "eu-1", "node_pause_s": 3600}
+            (await served.admin.put("/v1/rollouts/policy", json=policy)).raise_for_status()
+            put = await served.admin.put(QUOTA, json={"shares": {"us": 0.8, "eu": 0.2}})
+            rollout = put.headers["x-tidegate-rollout"]
+            await until_view(served.admin, lambda view: spoken and not view["move"]["waiting_for"])
+            longer_s = mover.CUT_AGAIN_S + 1
+            postgres_server.execute(
+                f"UPDATE quota_moves SET cut_at = cut_at - interval '{longer_s} s'", database=database_name
+            )
+            (await served.admin.put("/v1/rollouts/policy", json=policy | {"mode": "immediate"})).raise_for_status()
+            (await served.admin.post(f"/v1/rollouts/{rollout}/release", json={})).raise_for_status()
+            view = await until_view(served.admin, lambda view: view["move"] is None)
+            assert view["in_force"] == {"eu": 200, "us": 800}
+            assert len(spoken) == 3, "the cut, the cut again, the raise"
+
+
 async def test_what_nodes_say_of_cuts_is_checked(served: RunningControlPlane) -> None:
     await served.admin.put("/v1/plans/p", json={})
     head = (await served.admin.get("/v1/revisions?limit=1")).json()["items"][0]
