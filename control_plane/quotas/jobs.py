@@ -158,7 +158,10 @@ class RebalanceJob:
         for row in rows:
             asked = demand.get(row.rule_id, {})
             found = _decided(row, names, asked, self._rules, is_moving=row.rule_id in moving)
-            moved += await self._store(row.rule_id, found, asked)
+            try:
+                moved += await self._store(row.rule_id, found, asked)
+            except ConflictError as error:
+                _log.warning("a quota must wait", rule_id=row.rule_id, reason=str(error))
         return f"{moved} of {len(rows)} limits with auto shares moved."
 
     async def _store(self, rule_id: int, found: Balance, asked: Mapping[str, float]) -> bool:

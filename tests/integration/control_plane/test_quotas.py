@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.canary.placement import CanaryPlacement
 from control_plane.database import Database
@@ -351,6 +352,37 @@ async def test_auto_shares_follow_demand_and_say_why(
             assert await balancer.run() == "0 of 0 limits with auto shares moved."
         finally:
             await database.close()
+
+
+async def test_a_limit_that_must_wait_for_a_roll_out_keeps_no_other_from_being_balanced(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings()
+    limit = STRICT | {"mode": "regional"}
+    async with two_regions(settings, limit) as served:
+        for plan in ("free", "pro", "team"):
+            await served.admin.put(f"/v1/plans/{plan}", json={"limits": [limit]})
+            (await served.admin.put(f"/v1/quotas/{plan}/hourly", json={"shares": "auto"})).raise_for_status()
+        us = served.node("us-1", "us")
+        async with us.following():
+            await served.until_nodes(lambda nodes: nodes["us-1"]["behind"] == 0)
+            policy = {"mode": "canary", "region": "us", "node": "us-1", "node_pause_s": 3600}
+            (await served.admin.put("/v1/rollouts/policy", json=policy)).raise_for_status()
+            ids = [us.document("plan", plan)["limits"][0]["id"] for plan in ("free", "pro", "team")]
+
+            async def asked(_: AsyncSession) -> dict[int, dict[str, float]]:
+                return {ids[0]: {"us": 900, "eu": 100}, ids[1]: {"us": 900, "eu": 100}, ids[2]: {"us": 500, "eu": 500}}
+
+            url = settings.database_url.get_secret_value()
+            database = Database(url, connect_timeout_s=10.0, command_timeout_s=10.0, pool_size=2)
+            try:
+                writer = ConfigWriter(database, Signer(settings.signing_key()), PLACE, derive)
+                balancer = RebalanceJob(database, writer, asked, Balancing(), 60.0)
+                assert await balancer.run() == "1 of 3 limits with auto shares moved."
+            finally:
+                await database.close()
+            team = (await served.admin.get("/v1/quotas/team/hourly")).json()
+            assert team["balance"]["demand"] == {"eu": 500, "us": 500}
 
 
 class Divisions:
