@@ -5,6 +5,7 @@ import base64
 import hmac
 import json
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta, tzinfo
 
 import httpx
 import pytest
@@ -207,6 +208,26 @@ async def test_tries_again_with_longer_pauses_and_follows_no_redirect(
     (arrived,) = await deliveries(served)
     assert (arrived["attempts"], arrived["error"], arrived["next_attempt_at"]) == (2, None, None)
     assert is_signed(secret, *receiver.got[-1])
+
+
+async def test_pauses_are_by_the_clock_of_the_database(
+    served: RunningControlPlane, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Behind":
+            return super().now(tz) - timedelta(hours=2)
+
+    hook = {"url": f"http://localhost:{receiver.port}/", "thresholds": [0.5]}
+    (await served.admin.put("/v1/usage-webhooks/ops", json=hook)).raise_for_status()
+    await ship(served, batch(1, cell(allowed=50)))
+    await run(served, "usage-alerts")
+    monkeypatch.setattr(delivery, "datetime", Behind)
+    receiver.status = 500
+    await run(served, "usage-webhooks")
+    await run(served, "usage-webhooks")
+    (failed,) = await deliveries(served)
+    assert (failed["attempts"], failed["error"], len(receiver.got)) == (1, "answered 500", 1)
 
 
 async def test_one_that_has_no_address_keeps_no_other_waiting(
