@@ -3,11 +3,9 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from control_plane.database import Database, translated
 from control_plane.errors import ControlPlaneError, UnavailableError
@@ -43,9 +41,8 @@ class JobRunner:
             due_in_s = await repository.due_in_s(session)
         term = _Term(self._run)
         try:
-            now = datetime.now(UTC)
             for job in self._registry:
-                term.add(job, now + timedelta(seconds=min(due_in_s.get(job.name, 0.0), job.every_s)))
+                term.add(job, min(due_in_s.get(job.name, 0.0), job.every_s))
             while True:
                 wanted = self._registry.get(await asked.get())
                 if wanted is not None:
@@ -88,22 +85,18 @@ class JobRunner:
 
 
 class _Term:
-    """One leadership: a scheduler and its running jobs."""
+    """One leadership: when jobs are due, by a clock that no step of the time moves, and those that run."""
 
     def __init__(self, run: RunJob) -> None:
         self._run = run
         self._running: dict[str, asyncio.Future[None]] = {}
         self._again: set[str] = set()
         self._rests_until: dict[str, float] = {}
-        self._scheduler = AsyncIOScheduler(timezone=UTC)
-        self._scheduler.start()
+        self._timers: list[asyncio.Task[None]] = []
 
-    def add(self, job: Job, first: datetime) -> None:
-        """Run ``job`` at ``first`` and then every ``every_s``; missed runs are made up by one."""
-        self._scheduler.add_job(
-            self._due, "interval", seconds=job.every_s, args=[job], id=job.name, next_run_time=first,
-            coalesce=True, misfire_grace_time=None,
-        )  # fmt: skip
+    def add(self, job: Job, first_in_s: float) -> None:
+        """Run ``job`` in ``first_in_s`` and then every ``every_s``; missed runs are made up by one."""
+        self._timers.append(asyncio.create_task(self._time(job, first_in_s)))
 
     def run_now(self, job: Job) -> None:
         """Run ``job`` at once, or once more if it is running, as that run may have read older data."""
@@ -114,17 +107,18 @@ class _Term:
 
     async def end(self) -> None:
         """Cancel all runs."""
-        self._scheduler.remove_all_jobs()
-        self._scheduler.shutdown(wait=False)
         self._again.clear()
-        running = list(self._running.values())
-        for task in running:
+        tasks = [*self._timers, *self._running.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _due(self, job: Job) -> None:
-        if job.name not in self._running and time.monotonic() >= self._rests_until.get(job.name, 0.0):
-            self._begin(job)
+    async def _time(self, job: Job, first_in_s: float) -> None:
+        await asyncio.sleep(first_in_s)
+        while True:
+            if job.name not in self._running and time.monotonic() >= self._rests_until.get(job.name, 0.0):
+                self._begin(job)
+            await asyncio.sleep(job.every_s)
 
     def _begin(self, job: Job) -> None:
         began = time.monotonic()
