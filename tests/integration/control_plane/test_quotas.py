@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from typing import Any
 
@@ -174,7 +174,15 @@ async def test_a_crash_between_cut_and_raise_is_survived(make_settings: Callable
 async def test_a_cut_that_no_node_spoke_of_is_made_again(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Behind(datetime):
+        """The clock of a replica that is behind the database's."""
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Behind":
+            return super().now(tz) - timedelta(hours=2)
+
     monkeypatch.setattr(mover, "CUT_AGAIN_S", 0.5)
+    monkeypatch.setattr(mover, "datetime", Behind)
     async with two_regions(make_settings(), STRICT) as served:
         # it applied the cut, and died before it could say from when on it holds
         eu = served.node("eu-1", "eu", effective=lambda _: {})
