@@ -75,6 +75,8 @@ def explain(client: httpx.Client, asked: str, at: datetime | None, now: datetime
     if kind == "ip":
         blocks = (_read(client, "/v1/blocks", ip=asked) or {"items": []})["items"]
         state = verdict_on_address(asked, blocks).text
+    if kind == "request_id" and not denials:
+        state = f"There is no client named {asked}."
     names = {"ip": "the address", "key": "the key", "client": "the client", "request_id": "the request"}
     who = f"{names[kind]} {asked}"
     return Explanation(

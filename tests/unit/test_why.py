@@ -112,6 +112,13 @@ def test_where_nothing_is_remembered_it_says_so() -> None:
     assert found.sentence == "No region remembers a denial of the client acme within 30 min of 2026-11-29 11:00:00 UTC."
 
 
+def test_a_name_that_no_client_has_is_said_to_be_none() -> None:
+    with ControlPlane().client() as client:
+        found = explain(client, "acne", None, NOW)
+    assert found.sentence == "No region remembers a denial of the request acne."
+    assert found.now == "There is no client named acne."
+
+
 @pytest.mark.parametrize(
     ("text", "at"),
     [

@@ -1,10 +1,12 @@
 """TLS with a client certificate, ACL users, and unix sockets, on real servers."""
 
+import asyncio
 import datetime as dt
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from cryptography import x509
@@ -47,16 +49,34 @@ def certificate(folder: Path, name: str, issuer: tuple[x509.Certificate, ec.Elli
     return signed, key
 
 
+class TlsServer(NamedTuple):
+    """A Redis that speaks only TLS and wants client certificates, and the folder of certificates."""
+
+    child: Child
+    port: int
+    folder: Path
+
+    def issue(self) -> None:
+        """Make a new authority, and what it signs."""
+        authority = certificate(self.folder, "ca", None)
+        certificate(self.folder, "server", authority)
+        certificate(self.folder, "client", authority)
+
+    @property
+    def client_files(self) -> dict[str, Path]:
+        return {
+            "tls_ca_file": self.folder / "ca.crt",
+            "tls_cert_file": self.folder / "client.crt",
+            "tls_key_file": self.folder / "client.key",
+        }
+
+
 @pytest.fixture(scope="module")
-def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    """A Redis that speaks only TLS and wants client certificates: its port and the folder of certificates."""
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
     binary = redis_binary()
     if b"libssl" not in subprocess.run(["ldd", binary], capture_output=True, check=True).stdout:
         pytest.skip("needs a redis-server built with TLS")
     folder = tmp_path_factory.mktemp("tls")
-    authority = certificate(folder, "ca", None)
-    certificate(folder, "server", authority)
-    certificate(folder, "client", authority)
     port = free_ports(1)[0]
     (folder / "redis.conf").write_text(
         f"bind 127.0.0.1\nport 0\ntls-port {port}\n"
@@ -64,35 +84,41 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, 
         f'tls-ca-cert-file {folder}/ca.crt\nsave ""\ndir {folder}\n'
     )
     child = Child("Redis with TLS", [binary, folder / "redis.conf"], log_path=folder / "log")
+    server = TlsServer(child, port, folder)
+    server.issue()
     child.start()
     try:
         wait_until_ready(child, lambda: "Ready to accept" in (folder / "log").read_text(), timeout_s=10)
-        yield port, folder
+        yield server
     finally:
         child.stop()
 
 
-async def test_decides_over_tls_with_a_client_certificate(tls_server: tuple[int, Path], open_store: OpenStore) -> None:
-    port, folder = tls_server
-    store = await open_store(
-        f"rediss://localhost:{port}/0",
-        tls_ca_file=folder / "ca.crt",
-        tls_cert_file=folder / "client.crt",
-        tls_key_file=folder / "client.key",
-    )
+async def test_decides_over_tls_with_a_client_certificate(tls_server: TlsServer, open_store: OpenStore) -> None:
+    store = await open_store(f"rediss://localhost:{tls_server.port}/0", **tls_server.client_files)
     assert [(await ask(store, (b"{c}",), (rule(2),))).verdict for _ in range(3)] == ["allowed", "allowed", "denied"]
     assert await store.execute("EXISTS", b"{c}") == 1
 
 
 async def test_a_server_that_the_ca_does_not_vouch_for_is_not_used(
-    tls_server: tuple[int, Path], open_store: OpenStore
+    tls_server: TlsServer, open_store: OpenStore
 ) -> None:
-    port, folder = tls_server
-    store = await open_store(
-        f"rediss://localhost:{port}/0", tls_cert_file=folder / "client.crt", tls_key_file=folder / "client.key"
-    )
+    files = {name: path for name, path in tls_server.client_files.items() if name != "tls_ca_file"}
+    store = await open_store(f"rediss://localhost:{tls_server.port}/0", **files)
     assert (await ask(store, (b"{c}",), (rule(2),))).verdict == "circuit_open"
     assert not store.status().usable
+
+
+async def test_renewed_files_are_used_by_the_next_connection(tls_server: TlsServer, open_store: OpenStore) -> None:
+    store = await open_store(f"rediss://localhost:{tls_server.port}/0", **tls_server.client_files)
+    assert (await ask(store, (b"{renewed}",), (rule(2),))).verdict == "allowed"
+    tls_server.child.stop()
+    tls_server.issue()
+    tls_server.child.start()
+    async with asyncio.timeout(10):
+        while (await ask(store, (b"{renewed}",), (rule(2),))).verdict != "allowed":
+            await asyncio.sleep(0.02)
+    assert await store.execute("EXISTS", b"{renewed}") == 1
 
 
 @pytest.fixture
