@@ -135,7 +135,7 @@ class Deliverer:
             messages = [_Message(alert, row) for alert, row in await repository.lock_due(session, webhook, A_TURN)]
             for message in messages:
                 message.alert.attempts += 1
-                message.alert.due_at = datetime.now(UTC) + CLAIMED_FOR
+                message.alert.due_at = func.now() + CLAIMED_FOR
         return messages
 
     async def _try(self, client: httpx.AsyncClient, message: _Message) -> bool:
@@ -198,7 +198,7 @@ class Deliverer:
             values["delivered_at"] = func.now()
         elif alert.attempts < MAX_ATTEMPTS:
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (alert.attempts - 1))
-            values["due_at"] = datetime.now(UTC) + timedelta(seconds=pause_s * random.uniform(0.8, 1.2))  # noqa: S311
+            values["due_at"] = func.now() + timedelta(seconds=pause_s * random.uniform(0.8, 1.2))  # noqa: S311
         async with self._database.transaction() as session:
             await repository.note(session, alert.alert, values)
 

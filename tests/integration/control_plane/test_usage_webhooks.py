@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 import httpx
@@ -270,6 +271,26 @@ async def test_a_receiver_leaves_nothing_for_another_at_its_address(
     await run(served, "usage-alerts")
     await run(served, "usage-webhooks")
     assert [headers.get("cookie") for headers, _ in receiver.got] == [None] * 10
+
+
+async def test_pauses_are_by_the_clock_of_the_database(
+    served: RunningControlPlane, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Behind":
+            return super().now(tz) - timedelta(hours=2)
+
+    hook = {"url": f"http://localhost:{receiver.port}/", "thresholds": [0.5]}
+    (await served.admin.put("/v1/usage-webhooks/ops", json=hook)).raise_for_status()
+    await ship(served, batch(1, cell(allowed=50)))
+    await run(served, "usage-alerts")
+    monkeypatch.setattr(delivery, "datetime", Behind)
+    receiver.status = 500
+    await run(served, "usage-webhooks")
+    await run(served, "usage-webhooks")
+    (failed,) = await deliveries(served)
+    assert (failed["attempts"], failed["error"], len(receiver.got)) == (1, "answered 500", 1)
 
 
 async def test_one_that_has_no_address_keeps_no_other_waiting(
