@@ -6,6 +6,7 @@ a reset) is in both at once, under one revision number with a digest for each vi
 change what is held back is refused until it is over.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
@@ -22,7 +23,7 @@ from control_plane.nodes.repository import ConnectedNode
 from control_plane.publishing import repository
 from control_plane.publishing.models import STAGED_KINDS, ConfigHead, RolloutPolicy
 from control_plane.publishing.repository import ChangedDocument, DocumentKey
-from tidegate.contract.config import Kind, bucket_digest, document_hash, root_digest
+from tidegate.contract.config import Endpoint, Kind, bucket_digest, document_hash, root_digest
 
 Held = dict[DocumentKey, str | None]
 """Held-back documents, each as it was before the roll-out (``None``: it did not exist)."""
@@ -44,11 +45,18 @@ def refuse_conflicts(rollout: RolloutRow, changes: Sequence[ChangedDocument], *,
     """
     held = held_by(rollout)
     new = {key for key, before in held.items() if before is None}
+    needed = {name for key, before in held.items() for name in _named_by(key.kind, before)}
+    routes = {_route(before) for key, before in held.items() if key.kind == "endpoint" and before is not None}
     wait = f"Wait until it is over, or POST /v1/rollouts/{rollout.number}/release or .../rollback."
     for change in changes:
-        back = [change.key] if change.key in held else sorted(new & _named_by(change)) if new else []
+        named = _named_by(change.key.kind, change.after) if new else set()
+        back = [change.key] if change.key in held else sorted(new & named)
         if back:
             what = f"holds back the {_what(back[0])}."
+        elif change.after is None and change.key in needed:
+            what = f"is under way, and could not be rolled back without the {_what(change.key)}."
+        elif change.key.kind == "endpoint" and change.after is not None and _route(change.after) in routes:
+            what = f"is under way, and could not be rolled back if the {_what(change.key)} had this method and path."
         elif change.key.kind in STAGED_KINDS and not immediate:
             wait += " With `Prefer: rollout=immediate` the change goes everywhere at once."
             what = f"is under way, and the {_what(change.key)} would need one of its own."
@@ -61,10 +69,16 @@ def _what(key: DocumentKey) -> str:
     return key.kind if key.kind == "key" else f"{key.kind} {key.id}"
 
 
-def _named_by(change: ChangedDocument) -> set[DocumentKey]:
+def _route(body: str) -> str:
+    """The method and path, without names of parameters: no two endpoints share it."""
+    endpoint = msgspec.json.decode(body, type=Endpoint)
+    return f"{endpoint.method} {re.sub(r'{[^/]*}', '{}', endpoint.path)}"
+
+
+def _named_by(of: Kind, document: str | None) -> set[DocumentKey]:
     """What a document refers to; those references block taking it back."""
-    body = {} if change.after is None else msgspec.json.decode(change.after)
-    match change.key.kind:
+    body = {} if document is None else msgspec.json.decode(document)
+    match of:
         case "client":
             named = {"plan": [body.get("plan")]}
         case "plan" | "limit":
@@ -72,6 +86,7 @@ def _named_by(change: ChangedDocument) -> set[DocumentKey]:
             named = {
                 "endpoint": [name for rule in rules for name in rule.get("match", {}).get("endpoints", ())],
                 "adaptive_policy": [rule.get("adaptive") for rule in rules],
+                "region": [region for rule in rules for region in rule.get("shares", ())],
             }
         case "backend":
             named = {"adaptive_policy": [body.get("adaptive")]}

@@ -317,6 +317,39 @@ async def test_nothing_comes_to_use_what_could_then_not_be_taken_back(make_setti
         assert (await found.admin.get("/v1/backends/held")).status_code == 404
 
 
+async def test_nothing_goes_that_taking_back_needs(make_settings: Callable[..., Settings]) -> None:
+    async with fleet(make_settings(), SLOW) as found:
+        limit = {"name": "l", "limit": 4, "window_s": 1}
+        strict = {"name": "s", "limit": 4, "window_s": 1, "mode": "strict"}
+        file = {
+            "version": 1,
+            "adaptive_policies": {"used": {}},
+            "backends": {"used": {}},
+            "endpoints": {"used": {"route": "GET /used"}, "served": {"route": "GET /moves", "backend": "used"}},
+        }
+        now = {"Prefer": "rollout=immediate"}
+        (await found.admin.put("/v1/config", json=file, headers=now)).raise_for_status()
+        named = {"match": {"endpoints": ["used"]}, "adaptive": "used"}
+        await found.write("/v1/plans/p", {"limits": [limit | named, strict]}, **now)
+        (await found.admin.put("/v1/quotas/p/s", json={"shares": {"us": 1.0}}, headers=now)).raise_for_status()
+        changed = {
+            "version": 1,
+            "endpoints": {"used": {"route": "GET /used"}, "served": {"route": "GET /s"}},
+            "plans": {"p": {"limits": {"l": {"limit": "4/s"}}}},
+        }
+        revision = int((await found.admin.put("/v1/config", json=changed)).headers["x-tidegate-rollout"])
+        for path in ("/v1/adaptive-policies/used", "/v1/backends/used", "/v1/endpoints/used", "/v1/regions/us"):
+            refused = await found.admin.delete(path, headers=now)
+            assert (refused.status_code, path) == (409, path)
+            assert refused.json()["rollout"] == str(revision)
+            assert "could not be rolled back without" in refused.json()["detail"]
+        taken = await found.admin.put("/v1/endpoints/other", json={"method": "GET", "path": "/moves"}, headers=now)
+        assert (taken.status_code, taken.json()["rollout"]) == (409, str(revision))
+        back = await found.admin.post(f"/v1/rollouts/{revision}/rollback", json={"reason": "no"})
+        assert back.status_code == 200, back.text
+        await found.all_digests_agree()
+
+
 async def test_tokens_do_not_wait_to_expire_for_clients_that_are_held_back(
     make_settings: Callable[..., Settings], postgres_server: PostgresServer
 ) -> None:
