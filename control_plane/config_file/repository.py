@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Row, func, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.blocks.models import BlockRow
@@ -13,10 +14,11 @@ from control_plane.limits.models import LimitRow
 from control_plane.routes.models import BackendRow
 
 SHOWN = 100
-_FIRST_SINCE = text("""
-SELECT DISTINCT ON (resource, name) resource, name, before FROM audit_log
-WHERE revision > :number AND revision <= :until AND resource = ANY(:resources) ORDER BY resource, name, id
-""")
+_CHANGED = text("""
+SELECT resource, name, (array_agg(before ORDER BY id))[1] AS before, (array_agg(after ORDER BY id DESC))[1] AS after
+FROM audit_log WHERE revision > :number AND revision <= :until AND resource = ANY(:resources)
+GROUP BY resource, name ORDER BY resource, name
+""").columns(before=JSONB(none_as_null=True), after=JSONB(none_as_null=True))
 _FORGOTTEN = text("""
 SELECT min(number) FROM revisions
 WHERE number > :number AND number <= :until AND jsonb_array_length(changes) > 0
@@ -62,12 +64,14 @@ def _state(kind: str, name: str, value: str, expires_at: Any) -> dict[str, Any]:
     return {"kind": kind, "name": name, "value": value, "expires_at": expires_at}
 
 
-async def first_since(
+async def changed(
     session: AsyncSession, number: int, until: int, resources: Collection[str]
-) -> Sequence[Row[str, str, Any]]:
-    """What these resources were before they were first changed by a revision after ``number``, up to ``until``."""
+) -> Sequence[Row[str, str, Any, Any]]:
+    """What these resources were before they were first changed by a revision after ``number``, and after the last of
+    those up to ``until``.
+    """
     values = {"number": number, "until": until, "resources": list(resources)}
-    return (await session.execute(_FIRST_SINCE, values)).all()
+    return (await session.execute(_CHANGED, values)).all()
 
 
 async def forgotten(session: AsyncSession, number: int, until: int) -> int | None:

@@ -4,8 +4,8 @@ It goes through the same writing as a file, so tables, documents and the audit l
 tokens and credentials (what was revoked stays revoked), generations (a reset never comes undone), and runtime state.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -49,12 +49,23 @@ async def roll_back(
     forgotten = await repository.forgotten(write.session, number, until)
     if forgotten is not None:
         raise ConflictError(f"The audit log no longer says what revision {forgotten} changed.")
-    wanted, gone = await _then(write.session, number, until)
-    file = ConfigFile.model_validate({"version": 1, **wanted})
+    then = await _then(write.session, number, until)
+    now = await _now(write.session, then)
+    wanted: dict[str, dict[str, Normal]] = {}
     changes: list[Difference] = []
-    for section, current in (await _now(write.session, wanted, gone)).items():
-        changes += differences(section, current, wanted.get(section, {}), deletes=False)
-        changes += [Difference(section, name, current[name], None) for name in gone.get(section, ()) if name in current]
+    for section, changed in then.items():
+        current = now[section]
+        wanted[section] = {name: one.before for name, one in changed.items() if one.before is not None}
+        if until != NEWEST:
+            wanted[section] = {
+                name: _taken_back(current.get(name), before, changed[name].after)
+                for name, before in wanted[section].items()
+                if name in current or changed[name].after is None
+            }
+        changes += differences(section, current, wanted[section], deletes=False)
+        gone = [name for name, one in changed.items() if one.before is None and name in current]
+        changes += [Difference(section, name, current[name], None) for name in gone]
+    file = ConfigFile.model_validate({"version": 1, **wanted})
     changes.sort(key=lambda change: SECTION_NAMES.index(change.section))
     check_deletions(changes, allow_deletes)
     await writing.apply(write, file, changes)
@@ -62,37 +73,53 @@ async def roll_back(
     return changes
 
 
-async def _then(
-    session: AsyncSession, number: int, until: int
-) -> tuple[dict[str, dict[str, Normal]], dict[str, list[str]]]:
-    """What was changed since, as it was: entries by section and name, and the names that there were not."""
-    wanted: dict[str, dict[str, Normal]] = {}
-    gone: dict[str, list[str]] = {}
-    rows = await repository.first_since(session, number, until, list(_SECTION_OF))
-    for resource, name, before in rows:
+class _Changed(NamedTuple):
+    """An entry before and after the revisions that are taken back; ``None`` where there was none."""
+
+    before: Normal | None
+    after: Normal | None
+
+
+async def _then(session: AsyncSession, number: int, until: int) -> dict[str, dict[str, _Changed]]:
+    """What was changed since, by section and name."""
+    then: dict[str, dict[str, _Changed]] = {}
+    for resource, name, before, after in await repository.changed(session, number, until, list(_SECTION_OF)):
         section = _SECTION_OF[resource]
-        if before is None:
-            gone.setdefault(section, []).append(name)
+        then.setdefault(section, {})[name] = _Changed(_normal(section, before), _normal(section, after))
+    return then
+
+
+def _taken_back(now: Normal | None, before: Normal, after: Normal | None) -> Normal:
+    """``before``, with what others made of ``after`` since."""
+    if now is None or after is None or now == after:
+        return before
+    taken = dict(now)
+    for name in {**before, **after}:
+        one, other = before.get(name), after.get(name)
+        if one == other:
+            continue
+        if isinstance(one, dict) and isinstance(other, dict) and isinstance(now.get(name), dict):
+            taken[name] = _taken_back(now[name], one, other)
+        elif one is None:
+            taken.pop(name, None)
         else:
-            wanted.setdefault(section, {})[name] = _normal(section, before)
-    return wanted, gone
+            taken[name] = one
+    return taken
 
 
-def _normal(section: str, record: Record) -> Normal:
+def _normal(section: str, record: Record | None) -> Normal | None:
+    if record is None:
+        return None
     if section == CLIENTS:
         return entries.client_of_record(ClientRecord.model_validate(record))
     return BY_NAME[section].of_record(BY_NAME[section].record.model_validate(record))
 
 
-async def _now(
-    session: AsyncSession, wanted: Mapping[str, Mapping[str, Normal]], gone: Mapping[str, list[str]]
-) -> dict[str, dict[str, Normal]]:
-    touched = {*wanted, *gone}
-    found = await sections.current(session, touched)
-    if CLIENTS in touched:
-        names = [*wanted.get(CLIENTS, {}), *gone.get(CLIENTS, [])]
+async def _now(session: AsyncSession, then: Mapping[str, Collection[str]]) -> dict[str, dict[str, Normal]]:
+    found = await sections.current(session, then)
+    if CLIENTS in then:
         found[CLIENTS] = {}
-        for part in writes.chunks(names):
+        for part in writes.chunks(list(then[CLIENTS])):
             records = await client_rows.records(session, part)
             found[CLIENTS] |= {name: entries.client_of_record(record) for name, record in records.items()}
     return found

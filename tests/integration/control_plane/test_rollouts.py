@@ -350,6 +350,31 @@ async def test_nothing_goes_that_taking_back_needs(make_settings: Callable[..., 
         await found.all_digests_agree()
 
 
+async def test_what_others_changed_since_stays_when_it_is_taken_back(make_settings: Callable[..., Settings]) -> None:
+    async with fleet(make_settings(), SLOW) as found:
+        limit = {"name": "l", "limit": 4, "window_s": 1}
+        await found.write("/v1/plans/p", {"priority": 1, "limits": [limit]}, Prefer="rollout=immediate")
+        for client in ("c", "gone"):
+            await found.write(f"/v1/clients/{client}", {"plan": "p"})
+        file = {
+            "version": 1,
+            "plans": {"p": {"priority": 2, "limits": {"l": {"limit": "4/s"}}}},
+            "clients": {name: {"plan": "p", "external_id": f"cus_{name}"} for name in ("c", "gone")},
+        }
+        revision = int((await found.admin.put("/v1/config", json=file)).headers["x-tidegate-rollout"])
+        await found.write("/v1/clients/c", {"plan": "p", "status": "suspended", "external_id": "cus_c"})
+        await found.write("/v1/clients/c/overrides/l", {"limit": 9})
+        assert (await found.admin.delete("/v1/clients/gone")).status_code == 204
+        back = await found.admin.post(f"/v1/rollouts/{revision}/rollback", json={"reason": "no"})
+        assert back.status_code == 200, back.text
+        client = (await found.admin.get("/v1/clients/c")).json()
+        assert (client["status"], client["external_id"]) == ("suspended", None)
+        assert (await found.admin.get("/v1/clients/c/overrides/l")).json()["limit"] == 9
+        assert (await found.admin.get("/v1/clients/gone")).status_code == 404
+        assert (await found.admin.get("/v1/plans/p")).json()["priority"] == 1
+        await found.all_digests_agree()
+
+
 async def test_tokens_do_not_wait_to_expire_for_clients_that_are_held_back(
     make_settings: Callable[..., Settings], postgres_server: PostgresServer
 ) -> None:
