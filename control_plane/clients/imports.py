@@ -101,21 +101,24 @@ def _bounded(number: int, line: bytes) -> bytes:
 
 
 async def store_clients(write: ConfigWrite, part: Sequence[Numbered[ClientCreate]], tally: Tally) -> None:
-    """Make or change the clients of a part; overrides that suit the plan stay. Of two lines for one client the later
-    counts.
+    """Make or change the clients of a part; overrides that suit the plan stay. Of two valid lines for one client the
+    later counts.
     """
-    latest = {item.line.client: item for item in part}
-    before = await client_rows.records(write.session, list(latest))
-    rules = await writes.rules_of(write.session, (item.line.plan for item in latest.values()))
-    tally.unchanged += len(part) - len(latest)
-    wishes = []
-    for name, (number, line) in latest.items():
-        known = before.get(name)
-        wish = ClientWish(name, line, {}, {} if known is None else known.overrides)
-        faults = list(writes.faults(wish, rules, ""))
+    rules = await writes.rules_of(write.session, (item.line.plan for item in part))
+    latest: dict[str, ClientCreate] = {}
+    for number, line in part:
+        faults = list(writes.faults(ClientWish(line.client, line, {}), rules, ""))
         if faults:
             tally.refuse(number, faults)
-        elif known is None:
+            continue
+        tally.unchanged += line.client in latest
+        latest[line.client] = line
+    before = await client_rows.records(write.session, list(latest))
+    wishes = []
+    for name, line in latest.items():
+        known = before.get(name)
+        wish = ClientWish(name, line, {}, {} if known is None else known.overrides)
+        if known is None:
             tally.made += 1
             wishes.append(wish)
         elif (line.plan, line.status, line.attributes, line.external_id) == (

@@ -58,6 +58,14 @@ async def test_wrong_lines_are_refused_by_number_and_the_others_taken(api: httpx
     assert [item["client"] for item in (await api.get("/v1/clients")).json()["items"]] == ["a", "d"]
 
 
+async def test_a_wrong_line_takes_the_place_of_no_right_one(api: httpx.AsyncClient) -> None:
+    wrong = {"client": "a", "plan": "nope"}
+    result = await imported(api, "clients", {"client": "a", "plan": "free"}, wrong)
+    assert (result["lines"], result["made"], result["unchanged"], result["refused"]) == (2, 1, 0, 1)
+    assert [error["line"] for error in result["errors"]] == [2]
+    assert (await api.get("/v1/clients/a")).status_code == 200
+
+
 async def test_keys_are_taken_in_by_secret_or_hash(api: httpx.AsyncClient) -> None:
     for client in ("a", "b"):
         await api.put(f"/v1/clients/{client}", json={"plan": "free"})
