@@ -5,24 +5,31 @@ tokens and credentials (what was revoked stays revoked), generations (a reset ne
 """
 
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.clients import repository as client_rows
 from control_plane.clients import writes
-from control_plane.clients.schemas import ClientRecord
+from control_plane.clients.schemas import ClientFields, ClientRecord, OverrideFigures
+from control_plane.clients.writes import ClientWish
 from control_plane.config_file import entries, repository, sections, writing
 from control_plane.config_file.differences import Difference, check_deletions, differences
 from control_plane.config_file.entries import Normal
 from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTION_NAMES, SECTIONS, ConfigFile
+from control_plane.enforcement.models import EnforcementRow
+from control_plane.enforcement.schemas import EnforcementView
+from control_plane.enforcement.service import EnforcementOverrides, to_document
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.limits.models import LimitRow
 from control_plane.limits.service import OutsideLimits, Plans
+from control_plane.orm import present
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas.service import publish_limit
 
 NEWEST = 2**62
+_enforcement = EnforcementOverrides()
 Record = Mapping[str, Any]
 _SECTION_OF: dict[str, str] = {section.resource.noun: section.name for section in SECTIONS}
 _SECTION_OF |= {"limit": "limits", "client": CLIENTS}
@@ -30,8 +37,51 @@ _SECTION_OF |= {"limit": "limits", "client": CLIENTS}
 
 
 async def undo(write: ConfigWrite, number: int) -> None:
-    """Take back what revision ``number`` changed, and leave what others changed since."""
+    """Take back what revision ``number`` changed, with overrides that it ended before their time; leave what others
+    changed since.
+    """
     await roll_back(write, number - 1, until=number)
+    await write.session.flush()
+    now = await present(write.session)
+    lost: dict[str, dict[str, OverrideFigures]] = {}
+    for resource, name, before, after in await repository.changed(
+        write.session, number - 1, number, [_enforcement.noun, "client"]
+    ):
+        if before is None:
+            continue
+        if resource == _enforcement.noun:
+            if after is None:
+                await _enforce_again(write, EnforcementView.model_validate(before), now)
+            continue
+        left = {} if after is None else after["overrides"]
+        for limit, figures in ClientRecord.model_validate(before).overrides.items():
+            if limit not in left and figures.expires_at is not None and figures.expires_at > now:
+                lost.setdefault(name, {})[limit] = figures
+    await _override_again(write, lost)
+
+
+async def _enforce_again(write: ConfigWrite, was: EnforcementView, now: datetime) -> None:
+    ended = was.expires_at is not None and was.expires_at <= now
+    if ended or await _enforcement.rows.find(write.session, was.target) is not None:
+        return
+    row = EnforcementRow(**was.model_dump())
+    write.session.add(row)
+    write.publish(to_document(row))
+    write.record(_enforcement.noun, row.target, None, was)
+
+
+async def _override_again(write: ConfigWrite, lost: Mapping[str, Mapping[str, OverrideFigures]]) -> None:
+    """Put these temporary overrides before those without an end."""
+    wishes = []
+    for part in writes.chunks(list(lost)):
+        for name, record in (await client_rows.records(write.session, part)).items():
+            overrides = dict(record.overrides)
+            for limit, figures in lost[name].items():
+                then = overrides[limit].lasting if limit in overrides else None
+                overrides[limit] = figures.model_copy(update={"then": then})
+            body = ClientFields.model_validate(record.model_dump(include=set(ClientFields.model_fields)))
+            wishes.append(ClientWish(name, body, {}, overrides))
+    await writes.put(write, wishes)
 
 
 async def roll_back(

@@ -375,6 +375,28 @@ async def test_what_others_changed_since_stays_when_it_is_taken_back(make_settin
         await found.all_digests_agree()
 
 
+async def test_what_is_for_a_while_comes_back_when_it_is_taken_back(make_settings: Callable[..., Settings]) -> None:
+    async with fleet(make_settings(), SLOW) as found:
+        later = "2100-01-01T00:00:00Z"
+        limit = {"name": "l", "limit": 4, "window_s": 1}
+        await found.write("/v1/plans/p", {"limits": [limit]}, Prefer="rollout=immediate")
+        await found.write("/v1/clients/c", {"plan": "p"})
+        await found.write("/v1/clients/c/overrides/l", {"limit": 7})
+        await found.write("/v1/clients/c/overrides/l", {"limit": 9, "expires_at": later})
+        shadow = await found.write("/v1/enforcement/p/l", {"mode": "shadow", "expires_at": later})
+        await found.nodes["us-1"].until(shadow)
+        before = dict(found.nodes["us-1"].documents)
+        revision = await found.write("/v1/plans/p", {})
+        back = await found.admin.post(f"/v1/rollouts/{revision}/rollback", json={"reason": "no"})
+        assert back.status_code == 200, back.text
+        await found.all_digests_agree()
+        for name, node in found.nodes.items():
+            assert node.documents == before, name
+        override = (await found.admin.get("/v1/clients/c/overrides/l")).json()
+        assert (override["limit"], override["expires_at"], override["then"]["limit"]) == (9, later, 7)
+        assert (await found.admin.get("/v1/enforcement/p/l")).json()["mode"] == "shadow"
+
+
 async def test_tokens_do_not_wait_to_expire_for_clients_that_are_held_back(
     make_settings: Callable[..., Settings], postgres_server: PostgresServer
 ) -> None:
