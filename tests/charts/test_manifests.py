@@ -278,6 +278,25 @@ def test_settings_of_nodes_and_agents_reach_both():
     assert told["edge"].keys() & told["edge-agent"].keys() >= {"REGION", "CONTROL_PLANE_PUBLIC_KEY", "REDIS_URL"}
 
 
+def test_the_login_of_the_store_is_the_same_for_nodes_and_agents():
+    """A provider, or a file that an init container or a sidecar writes into a volume."""
+    known = {name.upper() for name in AgentSettings.model_fields}
+    places = json.loads((DATA_PLANE / "values.schema.json").read_text())["properties"]["settings"]["propertyNames"]
+    both = {name: "1" for name in places["enum"] if name in known}
+    volume, mount = {"name": "login", "emptyDir": {}}, {"name": "login", "mountPath": "/login"}
+    login = {"name": "login", "image": "vault:1"}
+    extra = {"extraVolumes": [volume], "extraVolumeMounts": [mount], "initContainers": [login], "sidecars": [login]}
+    manifests = render(DATA_PLANE, with_required(DATA_PLANE, {"settings": both} | extra))
+    for name in ("edge", "edge-agent"):
+        pod = manifest(manifests, "Deployment", name)["spec"]["template"]["spec"]
+        own, beside = pod["containers"]
+        told = {one["name"].removeprefix("TIDEGATE_"): one.get("value") for one in own["env"]}
+        assert {setting: told.get(setting) for setting in both} == both
+        assert mount in own["volumeMounts"]
+        assert volume in pod["volumes"]
+        assert pod["initContainers"] == [beside] == [login]
+
+
 def test_other_regions_come_to_agents_and_gateways_to_nodes():
     values = {
         "ingress": {"enabled": True, "host": "us-east.example", "paths": ["/internal/v1/", "/v1/authorize"]},
