@@ -1,6 +1,8 @@
 """What a release meets on a cluster: names, upgrades and rollbacks, mirrors, platforms with rules of their own."""
 
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import helm_python
@@ -103,6 +105,19 @@ def test_pods_follow_a_new_database_url():
     pods = [pod_of(render(CONTROL_PLANE, database(url))) for url in (URL, URL.replace("one", "two"))]
     checksums = [pod["metadata"]["annotations"]["checksum/secrets"] for pod in pods]
     assert checksums[0] != checksums[1]
+
+
+def test_a_new_version_of_the_chart_leaves_the_bundled_store_running(tmp_path):
+    def store(chart: Path) -> dict[str, Any]:
+        return manifest(render(chart, with_required(DATA_PLANE, {"commonLabels": {"team": "edge"}})), "StatefulSet")
+
+    newer = tmp_path / "data-plane"
+    shutil.copytree(DATA_PLANE, newer)
+    about = (newer / "Chart.yaml").read_text()
+    (newer / "Chart.yaml").write_text(re.sub(r"(?m)^(version|appVersion): .*$", r"\1: 99.0.0", about))
+    assert store(newer)["metadata"]["labels"]["app.kubernetes.io/version"] == "99.0.0"
+    assert store(newer)["spec"] == store(DATA_PLANE)["spec"]
+    assert store(newer)["spec"]["template"]["metadata"]["labels"]["team"] == "edge"
 
 
 def test_a_rollback_brings_the_database_url_back():
