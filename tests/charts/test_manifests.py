@@ -217,6 +217,22 @@ def test_the_rate_limit_service_is_reached_where_it_is_switched_on():
     assert "rls" not in str(render(DATA_PLANE, with_required(DATA_PLANE, {})))
 
 
+def test_gateways_learn_whether_the_rate_limit_service_speaks_tls():
+    """`kubernetes.io/h2c` is HTTP/2 in clear: gateways that go by it would not begin TLS."""
+
+    def told(tls: dict[str, str]) -> str | None:
+        values = with_required(DATA_PLANE, {"rls": {"enabled": True}, "node": {"tls": tls}})
+        (port,) = [
+            port
+            for port in manifest(render(DATA_PLANE, values), "Service", "edge")["spec"]["ports"]
+            if port["name"] == "grpc"
+        ]
+        return port.get("appProtocol")
+
+    assert told({}) == "kubernetes.io/h2c"
+    assert told({"existingSecret": "node-tls"}) is None
+
+
 def test_nodes_get_time_to_drain():
     pod = deployment(render(DATA_PLANE, with_required(DATA_PLANE, {"node": {"drainSeconds": 30}})))
     assert pod["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= 30 + 10
