@@ -160,6 +160,13 @@ def test_the_certificates_of_the_database_are_where_libpq_looks():
         assert {one["name"]: one.get("secret", {}).get("secretName") for one in spec["volumes"]}[mounted[place]] == "pg"
 
 
+def test_the_store_is_as_important_as_who_decides_by_it():
+    manifests = render(DATA_PLANE, with_required(DATA_PLANE, {"priorityClassName": "edge-critical"}))
+    owners = [one for one in manifests if one["kind"] in {"Deployment", "StatefulSet"}]
+    assert len(owners) == 3
+    assert {one["spec"]["template"]["spec"].get("priorityClassName") for one in owners} == {"edge-critical"}
+
+
 @BOTH
 def test_the_platform_may_choose_who_containers_are(chart):
     values = {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}}
