@@ -95,6 +95,9 @@ volumeMounts: {{- . | nindent 2 }}
 {{- if not (or .Values.database.existingSecret .Values.database.url) -}}
 {{- $wrong = append $wrong "database.existingSecret: name a secret with the URL of Postgres (or give database.url)" -}}
 {{- end -}}
+{{- if and .Values.database.clientCertificate (not .Values.database.tlsSecret) -}}
+{{- $wrong = append $wrong "database: clientCertificate is in tlsSecret: name that" -}}
+{{- end -}}
 {{- if not .Values.signingKey.existingSecret -}}
 {{- $wrong = append $wrong "signingKey.existingSecret: name a secret with the key that `tidegate signing-key` makes" -}}
 {{- end -}}

@@ -95,6 +95,16 @@
 {{- if and (eq $external.shape "sentinel") (not (and $external.sentinels $external.masterName)) -}}
 {{- $wrong = append $wrong "store.external: shape sentinel needs sentinels and masterName" -}}
 {{- end -}}
+{{- range $name, $tls := dict "node.tls" .Values.node.tls "agent.tls" .Values.agent.tls -}}
+{{- if and $tls.clientCAKey (not $tls.existingSecret) -}}
+{{- $wrong = append $wrong (printf "%s: clientCAKey is a key of existingSecret: name that" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $tls := dict "peers" .Values.peers "store.external" $external -}}
+{{- if and $tls.clientCertificate (not $tls.tlsSecret) -}}
+{{- $wrong = append $wrong (printf "%s: clientCertificate is in tlsSecret: name that" $name) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.rls.enabled (eq (int .Values.rls.port) (int .Values.node.healthPort)) -}}
 {{- $wrong = append $wrong "rls.port: is node.healthPort" -}}
 {{- end -}}
