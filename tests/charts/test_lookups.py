@@ -112,14 +112,16 @@ def test_autoscaling_that_is_turned_on_leaves_replicas_as_they_are(cluster, char
 
 
 @pytest.mark.parametrize(
-    ("chart", "secret"), [(DATA_PLANE, "us-east-credential"), (CONTROL_PLANE, "tidegate-database")],
-    ids=["data-plane", "control-plane"],
+    ("chart", "secret", "values"),
+    [(DATA_PLANE, "us-east-credential", {}), (CONTROL_PLANE, "tidegate-database", {}),
+     (CONTROL_PLANE, "oidc-ca", {"oidc": {"caSecret": "oidc-ca"}})],
+    ids=["data-plane", "control-plane", "identity provider"],
 )  # fmt: skip
-def test_pods_follow_a_secret_that_changed_before_an_upgrade(cluster, chart, secret):
+def test_pods_follow_a_secret_that_changed_before_an_upgrade(cluster, chart, secret, values):
     played, url = cluster
 
     def checksum() -> str:
-        annotations = deployment(played.render(url, chart, {}))["spec"]["template"]["metadata"]["annotations"]
+        annotations = deployment(played.render(url, chart, values))["spec"]["template"]["metadata"]["annotations"]
         return str(annotations["checksum/secrets"])
 
     played.secrets[secret] = "one"

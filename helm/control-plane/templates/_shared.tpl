@@ -175,6 +175,16 @@ replicas: {{ int .spec.replicas }}
 - ipBlock: { cidr: "::/0", except: {{ toJson $six }} }
 {{- end -}}
 
+{{- /* The port of a URL, or of host:port; else the scheme's. */ -}}
+{{- define "tidegate.port" -}}
+{{- $port := regexFind ":[0-9]+$" (regexReplaceAll "^[a-z+]+://([^/?#]*@)?([^/?#]*).*$" . "${2}") -}}
+{{- if $port -}}{{ trimPrefix ":" $port }}
+{{- else if regexMatch "^rediss?://" . -}}6379
+{{- else if hasPrefix "https://" . -}}443
+{{- else -}}80
+{{- end -}}
+{{- end -}}
+
 {{- /* A setting's value: whole numbers as they are, not as 1e+06. */ -}}
 {{- define "tidegate.word" -}}
 {{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{ printf "%.0f" . }}{{- else -}}{{ . }}{{- end -}}

@@ -35,16 +35,6 @@
 {{ .Values.store.bundled.existingSecret | default (include "tidegate.store" .) }}
 {{- end -}}
 
-{{- /* The port of a URL, or of host:port; else the scheme's. */ -}}
-{{- define "tidegate.port" -}}
-{{- $port := regexFind ":[0-9]+$" (regexReplaceAll "^[a-z+]+://([^/?#]*@)?([^/?#]*).*$" . "${2}") -}}
-{{- if $port -}}{{ trimPrefix ":" $port }}
-{{- else if regexMatch "^rediss?://" . -}}6379
-{{- else if hasPrefix "https://" . -}}443
-{{- else -}}80
-{{- end -}}
-{{- end -}}
-
 {{- /* Ports of an external store, as a JSON list. */ -}}
 {{- define "tidegate.storePorts" -}}
 {{- $external := .Values.store.external -}}
