@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,49 @@ def test_a_release_may_be_called_what_yaml_takes_for_something_else(chart, relea
         assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == release
         if one["kind"] == "Service":
             assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", one["metadata"]["name"])
+
+
+@BOTH
+def test_names_in_the_values_may_be_numbers(chart):
+    """A secret called 1e3, a class called 100: the API server takes words only."""
+    values: dict[str, Any] = {
+        "ingress": {"enabled": True, "host": "edge.example", "className": "100", "tlsSecret": "1e3"},
+        "topologySpread": {"keys": ["12"]},
+    }
+    if chart == DATA_PLANE:
+        values["store"] = {"bundled": {"persistence": {"storageClass": "100"}}}
+    else:
+        values["database"] = {"key": "123"}
+    for one in render(chart, with_required(chart, values)):
+        kubernetes_validate.validate(one, "1.35", strict=True)
+
+
+@BOTH
+def test_labels_are_short_and_plain_whatever_the_chart_and_the_values_are_called(chart, tmp_path):
+    packaged = tmp_path / "packaged"
+    shutil.copytree(chart, packaged)
+    about = (packaged / "Chart.yaml").read_text()
+    version = "99.0.0+build.{}".format("7" * 60)
+    about = re.sub(r"(?m)^version: .*$", f"version: {version}", about)
+    (packaged / "Chart.yaml").write_text(re.sub(r"(?m)^appVersion: .*$", "appVersion: 99.0.0+build", about))
+    values = with_required(chart, {"nameOverride": "n" * 63, "networkPolicy": {"from": [{"namespaceSelector": {}}]}})
+    labels = list(_labels(render(packaged, values)))
+    assert len(labels) > 50
+    for label in labels:
+        assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", label), label
+
+
+def _labels(place: Any) -> Iterator[str]:
+    """The values of all labels, and of those that selectors look for."""
+    if isinstance(place, list):
+        for part in place:
+            yield from _labels(part)
+    elif isinstance(place, dict):
+        for name, part in place.items():
+            if name in {"labels", "matchLabels"}:
+                yield from part.values()
+            else:
+                yield from _labels(part)
 
 
 @BOTH

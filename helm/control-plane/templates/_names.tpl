@@ -9,7 +9,7 @@
   valueFrom:
     secretKeyRef:
       name: {{ .secret | quote }}
-      key: {{ ternary $database.key "url" (ne $database.existingSecret "") }}
+      key: {{ ternary $database.key "url" (ne $database.existingSecret "") | quote }}
 {{- if $database.tlsSecret }}
 - { name: PGSSLROOTCERT, value: /etc/tidegate/database/ca.crt }
 {{- if $database.clientCertificate }}
