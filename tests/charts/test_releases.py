@@ -204,6 +204,16 @@ def test_the_certificates_of_the_database_are_where_libpq_looks():
         assert {one["name"]: one.get("secret", {}).get("secretName") for one in spec["volumes"]}[mounted[place]] == "pg"
 
 
+@BOTH
+def test_a_machine_can_be_drained_of_pods_that_are_not_ready(chart):
+    """With the default policy a budget with too few ready pods keeps those that are not, until they are."""
+    manifests = render(chart, with_required(chart, {}))
+    budgets = [one["spec"] for one in manifests if one["kind"] == "PodDisruptionBudget"]
+    assert len(budgets) == len([one for one in manifests if one["kind"] == "Deployment"])
+    for budget in budgets:
+        assert (budget["maxUnavailable"], budget.get("unhealthyPodEvictionPolicy")) == (1, "AlwaysAllow")
+
+
 def test_the_store_is_as_important_as_who_decides_by_it():
     manifests = render(DATA_PLANE, with_required(DATA_PLANE, {"priorityClassName": "edge-critical"}))
     owners = [one for one in manifests if one["kind"] in {"Deployment", "StatefulSet"}]
