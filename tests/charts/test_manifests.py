@@ -203,13 +203,27 @@ def test_settings_are_told_as_they_were_given():
     assert [env[name] for name in (*given, "HOST")] == ["1000000", "0.0001", "true", "::"]
 
 
-def test_a_changed_credential_restarts_nodes():
-    def checksum(secret):
-        values = with_required(DATA_PLANE, {"credential": {"existingSecret": "", "value": secret}})
-        template = deployment(render(DATA_PLANE, values))["spec"]["template"]
-        return template["metadata"]["annotations"]["checksum/secrets"]
+def restarted(**values: Any) -> set[str]:
+    """Whose pods follow when these values come to those that a chart cannot do without."""
 
-    assert checksum("one") != checksum("two")
+    def checksums(given: dict[str, Any]) -> dict[str, str]:
+        manifests = [one for one in render(DATA_PLANE, given) if one["kind"] == "Deployment"]
+        pods = {one["metadata"]["name"]: one["spec"]["template"]["metadata"] for one in manifests}
+        return {name: pod["annotations"]["checksum/secrets"] for name, pod in pods.items()}
+
+    before, after = checksums(with_required(DATA_PLANE, {})), checksums(with_required(DATA_PLANE, values))
+    return {name for name, checksum in after.items() if checksum != before[name]}
+
+
+def test_pods_follow_what_they_read_at_their_start_and_nothing_else():
+    both = {"edge", "edge-agent"}
+    assert restarted() == set()
+    assert restarted(credential={"existingSecret": "", "value": "another"}) == both
+    external = {"url": "redis://another"}
+    assert restarted(store={"bundled": {"enabled": False}, "external": external}) == both
+    # of descriptors agents know nothing
+    assert restarted(rls={"enabled": True, "mapping": "x = 1"}) == {"edge"}
+    assert restarted(rls={"enabled": False, "mapping": "x = 1"}) == set()
 
 
 def test_the_rate_limit_service_is_reached_where_it_is_switched_on():
