@@ -150,10 +150,14 @@ class StoredSnapshot:
     def __init__(self, store: RedisCounterStore) -> None:
         self._store = store
         self._newest: Snapshot | None = None
+        self._undone = 0
+        """The newest revision that was in force before the control plane, restored, went back to an earlier one."""
         self._wanted = asyncio.Event()
 
     def save_soon(self, snapshot: Snapshot) -> None:
         """Write this snapshot in the background, unless the store has a newer one."""
+        if self._newest is not None and 0 < snapshot.revision <= self._newest.revision:
+            self._undone = max(self._undone, self._newest.revision)
         self._newest = snapshot
         self._wanted.set()
 
@@ -175,10 +179,12 @@ class StoredSnapshot:
 
     async def save(self, snapshot: Snapshot) -> None:
         """Write a snapshot, unless the store has it or a newer one. Raises ``StoreUnavailableError``."""
-        before = await self._read()
-        if before is not None and before.revision >= snapshot.revision:
-            return
         name, count = snapshot.config.digest[:16], 0
+        before = await self._read()
+        if before is not None and (before.revision, before.name) == (snapshot.revision, name):
+            return
+        if before is not None and before.revision >= snapshot.revision and before.revision > self._undone:
+            return
         for piece in _pieces(encoded(snapshot)):
             packed = await asyncio.to_thread(zlib.compress, piece, 1)
             await self._execute("SET", _piece(name, count), packed)

@@ -298,7 +298,7 @@ class ConfigService:
         return None
 
     def _differs(self, heartbeat: Heartbeat) -> bool:
-        return heartbeat.revision == self.revision and heartbeat.digest != self.digest
+        return 0 < heartbeat.revision <= self.revision and heartbeat.digest != self.digest
 
     def _commit(self, commit: Commit) -> Ack:
         begun, changes = self._begun, self._changes
