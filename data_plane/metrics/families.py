@@ -141,7 +141,7 @@ def of_store(store: RedisCounterStore) -> Iterator[Metric]:
     yield counter("tidegate_store_late_replies", "Script calls answered after their deadline", stats.late_replies)
     yield counter("tidegate_store_connects", "Connections opened", stats.connects)
     yield counter("tidegate_store_connect_failures", "Attempts to connect that failed", stats.connect_failures)
-    opened = sum(shard.circuit_opened for shard in status.shards)
+    opened = stats.circuits_opened_before + sum(shard.circuit_opened for shard in status.shards)
     yield counter("tidegate_store_circuit_opened", "Times that a circuit opened", opened)
     yield counter("tidegate_store_redirects", "MOVED and ASK of a Cluster", stats.redirects)
     yield counter("tidegate_store_given_back", "Checks given back: denied in another slot, or late", stats.given_back)
