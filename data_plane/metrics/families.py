@@ -102,7 +102,7 @@ def of_config(now: ConfigFigures) -> Iterator[Metric]:
             "Time since the control plane last said anything",
             now.silence_s,
         )
-    yield counter("tidegate_control_plane_reconnects", "Times that the stream ended", now.reconnects)
+    yield counter("tidegate_control_plane_reconnects", "Times that the stream ended or did not open", now.reconnects)
     yield gauge("tidegate_snapshot_revision", "Revision in the snapshot file; 0 without one", now.snapshot_revision)
     if now.snapshot_age_s is not None:
         yield gauge("tidegate_snapshot_age_seconds", "Time since the snapshot file was written", now.snapshot_age_s)
