@@ -66,6 +66,9 @@ class SnapshotFile:
 
     def load(self) -> Snapshot | None:
         """The snapshot in the file, not yet verified; ``None`` without a file."""
+        with contextlib.suppress(OSError):
+            for unfinished in self._path.parent.glob(f"{self._path.name}.*.new"):  # its process died
+                unfinished.unlink()
         try:
             raw = self._path.read_bytes()
         except FileNotFoundError:
@@ -120,7 +123,8 @@ class SnapshotFile:
 
     def _write(self, snapshot: Snapshot) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)  # made with mode 0600
+        # made with mode 0600
+        handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=f"{self._path.name}.", suffix=".new")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.writelines(encoded(snapshot))

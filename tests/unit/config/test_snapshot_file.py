@@ -1,6 +1,9 @@
 """The configuration at rest: what is written is what is read, and a broken file is said to be one."""
 
 import asyncio
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import msgspec
@@ -98,3 +101,25 @@ async def test_what_could_not_be_written_is_tried_again_though_nothing_new_comes
     finally:
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
+
+
+def die_while_writing(path: Path) -> None:
+    os.fsync = lambda _file: os.kill(os.getpid(), signal.SIGKILL)
+    file = SnapshotFile(path)
+    file.load()
+    file.save_soon(snapshot_of(1))
+    asyncio.run(file.flush())
+
+
+def test_what_a_process_left_that_died_while_it_wrote_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    """It would die again and again where its memory is too small for the configuration, until the disk is full."""
+    bystander = tmp_path / "snapshot-of-mine"
+    bystander.touch()
+    for _ in range(2):
+        process = multiprocessing.get_context("spawn").Process(target=die_while_writing, args=(tmp_path / "snapshot",))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert len(list(tmp_path.iterdir())) == 2
+    assert SnapshotFile(tmp_path / "snapshot").load() is None
+    assert list(tmp_path.iterdir()) == [bystander]
