@@ -11,13 +11,15 @@ import msgspec
 import pytest
 import redis
 
-from data_plane.config.snapshots import KEY
+from data_plane.config.index import ConfigSet
+from data_plane.config.snapshots import KEY, StoredSnapshot
+from data_plane.config.stream import Snapshot
 from data_plane.node import Node
 from testing.agent import agent_beside
-from testing.node import key_of, rule, serving, settings_for, write_snapshot
+from testing.node import SIGNING_KEY, document_of, key_of, rule, serving, settings_for, write_snapshot
 from testing.played import PlayedControlPlane
 from testing.proxy import Proxy
-from tidegate.contract.config import Client, Plan
+from tidegate.contract.config import Client, Plan, signed_head
 
 CONFIG = [
     Plan(plan="p", limits=(rule(1, "hourly", 5),)), Client(client="acme", plan="p"), key_of("acme", "tg_acme"),
@@ -94,3 +96,22 @@ async def test_what_the_control_plane_names_is_not_replaced_by_what_the_store_ke
             for _ in range(30):  # it looks into the store once a second
                 assert node.status()["applied_revision"] == 5
                 await asyncio.sleep(0.05)
+
+
+async def test_agents_that_save_one_configuration_at_once_write_the_same(tmp_path, valkey_url):
+    """Each has it in the order in which it came to know it."""
+    changes = [document_of(value) for value in CONFIG]
+    configs = [ConfigSet.empty().with_changes(changes), ConfigSet.empty().with_changes(reversed(changes))]
+    signature = SIGNING_KEY.sign(signed_head(7, configs[0].digest)).hex()
+    stores = [Node(settings_for(tmp_path / f"of-{number}", valkey_url)).store for number in range(2)]
+    for store in stores:
+        await store.start()
+    try:
+        agents = [StoredSnapshot(store) for store in stores]
+        saving = zip(agents, configs, strict=True)
+        await asyncio.gather(*(agent.save(Snapshot(7, signature, config)) for agent, config in saving))
+        found = await agents[0].load(after=0)
+        assert (found.revision, found.config.digest) == (7, configs[0].digest)
+    finally:
+        for store in stores:
+            await store.close()
