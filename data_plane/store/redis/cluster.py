@@ -217,7 +217,9 @@ class Cluster:
         for address in self._shards.keys() - in_use:
             # A master without slots may be about to get some (ASK names it first): only the unreachable are dropped.
             if self._shards[address].keeper.link is None:
-                self._spawn(self._shards.pop(address).close(1.0))
+                gone = self._shards.pop(address)
+                self._stats.circuits_opened_before += gone.circuit.opened
+                self._spawn(gone.close(1.0))
 
     async def _read_map(self) -> list[SlotRange]:
         for address in [*self._shards, *(seed for seed in self._seeds if seed not in self._shards)]:
