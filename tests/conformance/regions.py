@@ -52,7 +52,11 @@ class Region:
         self._client.set(self.dirty + b"!m", never + encode_marker(Marker(1, 0, 0, "run")))
 
     def hit(self, cost: int) -> Outcome:
-        reply = self._run(decide_script(), [self.dirty, self.key], [encode_check(cost, [self._params])])
+        return self.step(self._params, cost)
+
+    def step(self, item: bytes, cost: int = 0) -> Outcome:
+        """Take a step of a transfer, or decide."""
+        reply = self._run(decide_script(), [self.dirty, self.key], [encode_check(cost, [item])])
         return decode_reply(reply, [1])[1][0][0]
 
     def left(self) -> int:
