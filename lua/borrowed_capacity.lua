@@ -85,7 +85,8 @@ local function capacity_load(key, params)
     if params.birth > 0 then
       state.at = math.min(now, params.birth)
     else
-      state.level = own_capacity(params, now) * quanta
+      -- Without a state the bucket was full; what a share that was raised since adds has no tokens yet.
+      state.at, state.level = oldest, own_capacity(params, oldest) * quanta
     end
     state.epoch = id_of(params, state.at)
   end

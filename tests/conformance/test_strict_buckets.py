@@ -1,14 +1,15 @@
-"""Strict buckets whose limit or shares change."""
+"""Strict buckets whose limit or shares change: epochs of another length, and shares that rise while nobody asks."""
 
+import msgspec
 import pytest
 import redis
 
 from data_plane.config.strict_limits import strict_params_of
 from data_plane.store.strict_packing import Total, given, received
 from tests.conformance.regions import Region
-from tests.conformance.rules import MINUTE_US, START_US, rule
+from tests.conformance.rules import MINUTE_US, SECOND_US, START_US, rule
 from tidegate.contract.calendar import SKEW_US, cycle_us, grid_of, id_at
-from tidegate.contract.limits import LimitRule
+from tidegate.contract.limits import LimitRule, ShareStep, capacity
 
 EAST, WEST = 11, 12
 """The epochs of both stores."""
@@ -68,3 +69,24 @@ def test_loans_end_with_epochs_of_another_length(client, before, after):
     assert west.left() <= 3_000 - lent
     west.now_us += 2 * cycle_us(west.rule)
     assert west.left() == 3_000
+
+
+def test_a_share_that_rises_brings_no_tokens_to_a_bucket_that_nobody_used(client):
+    whole = bucket(60, 100)
+    starts_us = START_US - START_US % cycle_us(whole) + cycle_us(whole)
+    steps = (
+        ShareStep(limit=60, shares={"east": 20, "west": 80}),
+        ShareStep(from_us=starts_us, limit=60, shares={"east": 80, "west": 20}),
+    )
+    moved = msgspec.structs.replace(whole, steps=steps)
+    assert capacity(moved) == 100
+    west = region(client, "west", moved, starts_us - SECOND_US)
+    east = region(client, "east", moved, starts_us - SECOND_US)
+    assert west.hit(80).allowed
+    assert east.left() == 20
+    east.now_us = starts_us + SKEW_US
+    assert east.left() == 20, "the other region has spent the rest a moment ago"
+    east.now_us += 50 * SECOND_US
+    assert east.left() == 20 + 40
+    east.now_us += 50 * SECOND_US
+    assert east.left() == 80
