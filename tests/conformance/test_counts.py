@@ -297,6 +297,21 @@ def test_a_bucket_born_again_counts_anew(client):
     assert west.merge("east/1", [Cell(b"", START_US, 9)]) == "known"
 
 
+def test_what_a_region_took_of_a_bucket_counts_once_however_long_another_region_uses_it(client):
+    """What others take keeps a region's own counts alive, so the others must not forget that they know them."""
+    east, west = pair(client, "token_bucket", limit=10, window_us=10 * SECOND_US)
+    east.hit(9)
+    west.merge("east/1", east.collect())
+    for _ in range(100):
+        east.now_us += 2 * SECOND_US
+        west.now_us += 2 * SECOND_US
+        assert west.hit(1).allowed
+        east.merge("west/1", west.collect())
+    assert [cell.taken for cell in east.collect()] == [9]
+    assert west.merge("east/1", east.collect()) == "known"
+    assert west.left() == 9
+
+
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "sliding_log", "token_bucket"])
 @pytest.mark.parametrize("seed", range(10))
 def test_regions_agree_whatever_the_network_does(client, algorithm: str, seed: int):
