@@ -116,11 +116,13 @@ def in_region(rule: LimitRule, region: str, at_us: int = 0) -> LimitRule:
     if rule.mode == "shared":
         return rule
     quota = rule.shares.get(region, 0)
-    if rule.mode == "strict" and rule.algorithm not in BUCKET_ALGORITHMS:
-        last = max((place for place, step in enumerate(rule.steps) if only_from_us(rule, step) <= at_us), default=0)
-        quota = min([quota, *(step.shares.get(region, 0) for step in rule.steps[last:])])
+    is_bucket = rule.algorithm in BUCKET_ALGORITHMS
+    last = max((place for place, step in enumerate(rule.steps) if only_from_us(rule, step) <= at_us), default=0)
+    for step in rule.steps[last:-1]:
+        units = step.shares.get(region, 0)
+        quota = min(quota, units * rule.limit // max(1, capacity(rule)) if is_bucket else units)
     burst = rule.burst
-    if rule.algorithm in BUCKET_ALGORITHMS and rule.limit:
+    if is_bucket and rule.limit:
         # of a leaky bucket's capacity one is served while the others wait
         burst = max(0, capacity(rule) * quota // rule.limit - (rule.algorithm == "leaky_bucket"))
     return msgspec.structs.replace(rule, limit=quota, burst=burst)

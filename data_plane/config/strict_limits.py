@@ -114,9 +114,11 @@ def effective_us(rule: LimitRule, now_us: int) -> int:
 
 
 def only_from_us(rule: LimitRule, step: ShareStep) -> int:
-    """From when on no window counts that began before ``step`` holds, by any clock."""
+    """From when on nothing counts that was used before ``step`` holds, by any clock: neither in the window before nor,
+    of a bucket, as tokens that have not come back.
+    """
     begins_us = next_start_us(rule, step.from_us - 1) + SKEW_US
-    return begins_us + cycle_us(rule) if rule.algorithm in {"sliding_window", "sliding_log"} else begins_us
+    return begins_us if rule.algorithm == "fixed_window" else begins_us + cycle_us(rule)
 
 
 def most_units(rule: LimitRule) -> int:

@@ -10,7 +10,7 @@ from data_plane.rights.region_state import RegionState
 from data_plane.store.packing import params_end
 from testing.node import document_of, rule
 from tests.reference.shares import quota_at
-from tidegate.contract.calendar import SKEW_US
+from tidegate.contract.calendar import SKEW_US, cycle_us, next_start_us
 from tidegate.contract.config import Client, Override, Plan, Region
 from tidegate.contract.limits import LimitRule, ShareStep, capacity
 
@@ -86,6 +86,22 @@ def test_a_region_that_keeps_to_its_share_has_a_raised_one_once_no_other_counts(
     assert [share(at_us) for at_us in (NOW_US, raised_us, over_us - 1, over_us)] == [400, 400, 400, 700]
     assert share(over_us - 1) == 400, "the clock was set back"
     assert in_region(moved, "us-east", over_us).limit == 300
+
+
+def test_a_raised_part_of_a_bucket_waits_until_what_its_tokens_replace_has_come_back():
+    """Another region may have spent them a moment before its cut: two parts of one bucket were more than it holds."""
+    shares = ({"us-east": 80, "eu-west": 20}, {"us-east": 20, "eu-west": 20}, {"us-east": 20, "eu-west": 80})
+    bucket = strict(algorithm="token_bucket", burst=100)
+    raised_us = next_start_us(bucket, NOW_US)
+    steps = tuple(
+        ShareStep(from_us=from_us, limit=1_000, shares=each)
+        for from_us, each in zip((0, NOW_US, raised_us), shares, strict=True)
+    )
+    moved = strict(algorithm="token_bucket", burst=100, shares={"us-east": 200, "eu-west": 800}, steps=steps)
+    over_us = raised_us + SKEW_US + cycle_us(bucket)
+    held = [capacity(in_region(moved, "eu-west", at_us)) for at_us in (0, raised_us + SKEW_US, over_us - 1, over_us)]
+    assert held == [20, 20, 20, 80]
+    assert [capacity(in_region(moved, "us-east", at_us)) for at_us in (0, over_us)] == [20, 20]
 
 
 def test_another_limit_keeps_proportions_and_sums_to_the_whole():
