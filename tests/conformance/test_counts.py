@@ -95,6 +95,21 @@ def test_a_give_back_whose_answer_was_lost_comes_again_and_credits_nothing(clien
     assert region.left() == full - 2
 
 
+@pytest.mark.parametrize("mode", ["regional", "shared"])
+@pytest.mark.parametrize("algorithm", ["token_bucket", "leaky_bucket"])
+def test_a_charge_after_a_change_finds_what_a_check_would_find(client, algorithm: str, mode: str):
+    """A bucket keeps its tokens, a queue those that wait."""
+    region, _ = pair(client, algorithm)
+    region.rule = msgspec.structs.replace(region.rule, mode=mode)
+    full = region.left()
+    region.hit(3)
+    region.rule = msgspec.structs.replace(region.rule, burst=20)
+    found = region.left()
+    assert found == (full - 3 if algorithm == "token_bucket" else 21 - 3)
+    assert region.charge(1) == 1
+    assert region.left() == found - 1
+
+
 @pytest.mark.parametrize("algorithm", WINDOWS)
 def test_nothing_is_given_back_to_another_window(client, algorithm: str):
     region, _ = pair(client, algorithm)
