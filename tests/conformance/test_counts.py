@@ -295,6 +295,7 @@ def test_ids_never_go_back_when_merging(client):
 def test_remote_growth_drives_a_bucket_no_lower_than_its_floor(client):
     _, west = pair(client, "token_bucket", limit=10, window_us=10 * SECOND_US)
     west.hit(1)
+    west.merge("east/1", [Cell(b"", START_US, 1)])
     west.merge("east/1", [Cell(b"", START_US, 1_000)])
     denied = west.hit(1)
     assert denied.retry_us == 11 * SECOND_US, "from -10 tokens to 1, one a second"
@@ -302,6 +303,18 @@ def test_remote_growth_drives_a_bucket_no_lower_than_its_floor(client):
     assert west.hit(1).retry_us == 11 * SECOND_US
     west.now_us += denied.retry_us
     assert west.hit(1).remaining == 0
+
+
+def test_a_new_store_owes_no_more_of_a_bucket_than_a_peer_can_owe(client):
+    """East took half of what the bucket gains, for hours. A new store denied for nearly two more hours."""
+    shared = rule("token_bucket", 3_600, HOUR_US, mode="shared")
+    east = Region(client, "east", shared, START_US, regions=3)
+    for _ in range(2_000):
+        east.now_us += 10 * SECOND_US
+        assert east.hit(5).allowed
+    west = Region(client, "west", shared, east.now_us, regions=3)
+    west.merge("east/1", east.collect())
+    assert west.hit(1).retry_us == SECOND_US
 
 
 def test_a_bucket_born_again_counts_anew(client):
