@@ -15,7 +15,7 @@ from data_plane.config.limit_resolution import ResolvedLimit
 from data_plane.config.limit_set import LimitSet
 from data_plane.config.load_gate import GatePass
 from data_plane.store.local_counters import LocalCounters
-from data_plane.store.packing import FIGURES, UNKNOWN, encode_check, encode_rule
+from data_plane.store.packing import FIGURES, MOST_LIMITS, UNKNOWN, encode_check, encode_rule
 from data_plane.store.script_host import ScriptError
 from tidegate.contract.limits import LimitRule, capacity
 
@@ -259,6 +259,8 @@ def node_part(rule: LimitRule, nodes: int) -> LimitRule:
 
 def _plan(limit_set: LimitSet, nodes: int) -> _Plan:
     places = tuple(at for at, limit in enumerate(limit_set.limits) if limit.rule.on_store_failure == "local")
+    if len(places) > MOST_LIMITS:  # no call can carry them, so they are closed
+        places = ()
     found = []
     for at in places:
         rule = node_part(limit_set.limits[at].alone, nodes)

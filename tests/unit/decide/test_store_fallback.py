@@ -1,0 +1,47 @@
+"""Decisions without the store: checks that wait for the same call."""
+
+from data_plane.config.index import RuleIndex
+from data_plane.config.stream import Snapshot
+from data_plane.decide.check_resolution import Anonymous
+from data_plane.decide.decider import Decider
+from data_plane.decide.decision_tally import Tally
+from data_plane.decide.pending_check import cause_of_denial
+from data_plane.decide.store_fallback import StoreFallback
+from data_plane.load.following import Gates
+from data_plane.store.local_counters import LocalCounters
+from data_plane.store.ports import StoreUnavailableError
+from data_plane.store.script_host import ScriptHost
+from data_plane.store.subject_bounds import SubjectBounds
+from testing.node import document_of, rule
+from tests.unit.decide.test_decide import NOW_US, AnsweredCheck, RecordingStore, StillClock
+from tidegate.contract.config import Client, Plan, Region
+from tidegate.contract.decision import CheckRequest
+
+
+class OneNode:
+    def live_nodes(self) -> int:
+        return 1
+
+
+def test_a_check_of_more_limits_than_a_call_carries_is_denied_and_delays_no_other() -> None:
+    """An IPv6 address meets a limit twice: 128 limits by address are too many."""
+    many = tuple(rule(number, f"l{number}", 10, scope="ip") for number in range(1, 129))
+    values = Region(region="us-east"), Plan(plan="anonymous", limits=many), Plan(plan="one", limits=many[:1])
+    index = RuleIndex.empty("us-east").with_changes(map(document_of, (*values, Client(client="c", plan="one"))))
+    counters = LocalCounters(ScriptHost(), 10)
+    turn: list = []
+    fallback = StoreFallback(counters, counters, OneNode(), turn.append, lambda: NOW_US)
+    made = Decider(
+        index, RecordingStore(), StillClock(), fallback, Tally(), Anonymous(), None, SubjectBounds(), Gates()
+    )  # fmt: skip
+    made.applied(index, Snapshot(1, "", index.config))
+    known, stranger = AnsweredCheck(), AnsweredCheck()
+    known.request, stranger.request = CheckRequest(client="c", ip="2001:db8::1"), CheckRequest(ip="2001:db8::1")
+    for check in known, stranger:
+        check.decider, check.asked_us = made, NOW_US
+        if made.make_ready(check):
+            check.failed(StoreUnavailableError("timeout"), NOW_US)
+    for end_of_turn in turn:
+        end_of_turn()
+    assert known.result.allowed
+    assert (stranger.result.allowed, cause_of_denial(stranger.result)) == (False, "cannot_decide")
