@@ -17,7 +17,7 @@ from data_plane.config.load_gate import GatePass
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.packing import FIGURES, MOST_LIMITS, UNKNOWN, encode_check, encode_rule
 from data_plane.store.script_host import ScriptError
-from tidegate.contract.limits import LimitRule, capacity
+from tidegate.contract.limits import BUCKET_ALGORITHMS, LimitRule, capacity
 
 log = structlog.get_logger()
 
@@ -253,7 +253,10 @@ def node_part(rule: LimitRule, nodes: int) -> LimitRule:
     """The rule with this node's part of its limit; at least 1, so that a small limit still admits someone."""
     if nodes == 1 or rule.limit == 0:
         return rule
-    burst = None if rule.burst is None else max(1, rule.burst // nodes)
+    burst = None
+    if rule.algorithm in BUCKET_ALGORITHMS:
+        # of a leaky bucket's capacity one is served while the others wait
+        burst = max(1, capacity(rule) // nodes) - (rule.algorithm == "leaky_bucket")
     return msgspec.structs.replace(rule, limit=max(1, rule.limit // nodes), burst=burst)
 
 

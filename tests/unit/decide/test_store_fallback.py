@@ -1,4 +1,6 @@
-"""Decisions without the store: checks that wait for the same call."""
+"""Decisions without the store: the parts of nodes, and checks that wait for the same call."""
+
+import pytest
 
 from data_plane.config.index import RuleIndex
 from data_plane.config.stream import Snapshot
@@ -6,9 +8,10 @@ from data_plane.decide.check_resolution import Anonymous
 from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.pending_check import cause_of_denial
-from data_plane.decide.store_fallback import StoreFallback
+from data_plane.decide.store_fallback import StoreFallback, node_part
 from data_plane.load.following import Gates
 from data_plane.store.local_counters import LocalCounters
+from data_plane.store.packing import encode_rule
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.script_host import ScriptHost
 from data_plane.store.subject_bounds import SubjectBounds
@@ -16,11 +19,24 @@ from testing.node import document_of, rule
 from tests.unit.decide.test_decide import NOW_US, AnsweredCheck, RecordingStore, StillClock
 from tidegate.contract.config import Client, Plan, Region
 from tidegate.contract.decision import CheckRequest
+from tidegate.contract.limits import capacity
 
 
 class OneNode:
     def live_nodes(self) -> int:
         return 1
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 12])
+@pytest.mark.parametrize(
+    ("algorithm", "burst"), [("token_bucket", None), ("token_bucket", 10), ("leaky_bucket", None), ("leaky_bucket", 0)]
+)
+def test_a_nodes_part_of_a_bucket_holds_one_or_its_part_of_what_the_whole_holds(algorithm, burst, nodes) -> None:
+    whole = rule(1, "bucket", 40, algorithm=algorithm, burst=burst)
+    params = [encode_rule(node_part(whole, nodes))]
+    counters = LocalCounters(ScriptHost(), 10)
+    allowed = sum(counters.check([b"{a}1"], params, 1, NOW_US)[0].allowed for _ in range(60))
+    assert allowed == max(1, capacity(whole) // nodes)
 
 
 def test_a_check_of_more_limits_than_a_call_carries_is_denied_and_delays_no_other() -> None:
