@@ -55,7 +55,7 @@ class Debt(NamedTuple):
 
     key: bytes
     params: bytes
-    """The store's parameters of the limit."""
+    """The store's parameters of the limit when it was counted last."""
     cost: int
     state: bytes
     """The local counter's state up to which the debt is counted."""

@@ -124,6 +124,36 @@ async def test_what_was_admitted_of_a_strict_limit_is_charged_although_shares_ch
         await until(left)  # once an agent has begun the epoch of the store, which came back empty
 
 
+async def test_what_was_admitted_is_charged_under_the_limit_as_it_is_by_then(tmp_path, store, monkeypatch):
+    """Where other nodes have gone on under a raised limit, their bucket keeps what it holds."""
+    await write_snapshot(tmp_path / "snapshot", CONFIG)
+    node = Node(settings_for(tmp_path / "snapshot", store.url))
+    may_charge, charge = asyncio.Event(), node.accounts.charge
+
+    async def held(*owed):
+        await may_charge.wait()
+        await charge(*owed)
+
+    monkeypatch.setattr(node.accounts, "charge", held)
+    async with serving(node) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        store.child.kill()
+        await until(lambda: _is(client, degraded=True))
+        assert (await ask(client, "local", cost=4))["degraded"]
+        limits = rule(1, "hourly", 1_000, **HOURLY), rule(2, "bucket", 2_000, algorithm="token_bucket")
+        put_in_force(node, node.decider.index.with_changes([document_of(Plan(plan="local", limits=limits))]), 2)
+        await bring_back(store)
+        await until(lambda: _is(client, degraded=False))
+        assert (await ask(client, "local", cost=100))["allowed"]
+        may_charge.set()
+
+        async def charged():
+            return node.settlement.charged == 8  # of two limits
+
+        await until(charged)
+        left = (await ask(client, "local", cost=0, explain=True))["limits"]
+        assert {limit["policy"]: limit["remaining"] for limit in left} == {"hourly": 896, "bucket": 1896}
+
+
 class Unreliable:
     """The store's side of an outage, where calls fail before or after they are done."""
 
