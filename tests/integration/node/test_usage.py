@@ -257,6 +257,21 @@ async def test_a_full_stream_holds_back_and_loses_only_what_it_says(valkey_url: 
         assert (kept, node.flusher.lost_requests) == (3, 1)
 
 
+async def test_a_clock_that_is_set_back_keeps_no_stream_full(valkey_url: str, monkeypatch) -> None:
+    monkeypatch.setattr(usage_module, "CELLS_A_BATCH", 400)
+    async with parts(valkey_url, max_bytes=SMALL) as node:
+        for client in range(400):
+            node.pass_(client)
+        await node.flush()
+        node.pass_(1)
+        await node.flush(after_s=3)
+        assert node.flusher.stream_full
+        await node.stream.settle([entry.id for entry in await node.stream.oldest(10)])
+        await node.flush(after_s=-7_200)
+        assert not node.flusher.stream_full
+        assert [cell.allowed for batch in await node.batches() for cell in batch.cells] == [1]
+
+
 async def test_says_until_when_every_living_node_has_flushed(valkey_url: str) -> None:
     async with parts(valkey_url) as first, parts(valkey_url, node="us-east-2") as second:
         assert await first.stream.flushed_until_us(first.clock.us) is None
@@ -372,6 +387,10 @@ async def test_a_batch_leaves_the_stream_only_once_it_is_answered_for(node: Part
         await node.flush(after_s=0)
         await ship.ship()
         assert control_plane.got[-1].batches == (), "but now and then that it is complete"
+        node.clock.forward(-7_200)
+        await node.flush()
+        await ship.ship()
+        assert control_plane.got[-1].complete_until_ms == node.clock.us // 1_000, "by a clock that was set back too"
 
 
 async def test_what_is_refused_is_set_aside_and_the_rest_goes_on(node: Parts, control_plane: ControlPlane) -> None:
