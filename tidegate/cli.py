@@ -79,7 +79,9 @@ def up(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the control plane or of nodes; repeatable."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting of the control plane, nodes or agents; repeatable."
+        ),
     ] = None,
     drain_s: Annotated[
         float | None, typer.Option(min=0, help="Seconds that a node drains when it stops; 0 by default.")
@@ -88,7 +90,7 @@ def up(
     """Run everything on this machine: Postgres, the control plane, and in each region a Valkey, an agent and nodes.
 
     TIDEGATE_ADMIN_TOKEN sets the first admin token; else one is made and printed once. Other settings of the
-    environment (TIDEGATE_UNKNOWN_KEY, ...) go to the processes that know them; --set counts more.
+    environment (TIDEGATE_UNKNOWN_KEY, ...) go to the processes that know them; --set takes precedence.
     """
     from tidegate.stack.layout import StackOptions
     from tidegate.stack.passed_on import from_this_environment

@@ -23,6 +23,11 @@ def errors() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def printable(text: str) -> str:
+    """``text`` without what would steer a terminal: strangers name their requests."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 class Fitting:
     """A table, its columns as narrow as their words allow; where they do not fit either, its rows as lines."""
 

@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 import httpx
 from rich.table import Table
+from rich.text import Text
 
 from control_plane.console.figures import clock
 from control_plane.console.pages.verdict import denied, nearest, recognised, verdict, verdict_on_address, windows_of
-from tidegate.terminal import Fitting, errors, output
+from tidegate.terminal import Fitting, errors, output, printable
 
 TIMEOUT_S = 10.0
 FOUND, NOTHING, NO_ANSWER = 0, 1, 2
@@ -75,6 +76,8 @@ def explain(client: httpx.Client, asked: str, at: datetime | None, now: datetime
     if kind == "ip":
         blocks = (_read(client, "/v1/blocks", ip=asked) or {"items": []})["items"]
         state = verdict_on_address(asked, blocks).text
+    if kind == "request_id" and not denials:
+        state = f"There is no client named {asked}."
     names = {"ip": "the address", "key": "the key", "client": "the client", "request_id": "the request"}
     who = f"{names[kind]} {asked}"
     return Explanation(
@@ -109,14 +112,14 @@ def _read(client: httpx.Client, path: str, /, **query: str) -> Any:
 
 def _show(found: Explanation) -> None:
     console = output()
-    console.print(found.sentence, markup=False, style="bold", soft_wrap=True)
+    console.print(printable(found.sentence), markup=False, style="bold", soft_wrap=True)
     if found.remedy:
-        console.print(f"What can be done: {found.remedy}", markup=False, soft_wrap=True)
+        console.print(printable(f"What can be done: {found.remedy}"), markup=False, soft_wrap=True)
     if found.now:
-        console.print(f"Now: {found.now}", markup=False, soft_wrap=True)
+        console.print(printable(f"Now: {found.now}"), markup=False, soft_wrap=True)
     for region, reason in found.regions.items():
         if reason is not None:
-            console.print(f"{region}: {reason}", markup=False, style="yellow", soft_wrap=True)
+            console.print(printable(f"{region}: {reason}"), markup=False, style="yellow", soft_wrap=True)
     if not found.denials:
         return
     table = Table("When (UTC)", "Where", "Client", "Endpoint", "Limit", "Used", "Cause", "Request", box=None)
@@ -128,10 +131,10 @@ def _show(found: Explanation) -> None:
         console.print(f"and {len(found.denials) - 10} more; --json has them all")
 
 
-def _row(one: Mapping[str, Any]) -> list[str]:
+def _row(one: Mapping[str, Any]) -> list[Text]:
     used = "" if one["used"] is None else f"{one['used']:,} of {one['limit']:,}"
     cells = (
         clock(one["at"]), f"{one['region']} {one['node']}", one["client"] or one["ip"], one["endpoint"],
         one["limit_name"], used, one["cause"], one["request_id"],
     )  # fmt: skip
-    return [str(cell or "").replace("[", r"\[") for cell in cells]
+    return [Text(printable(str(cell or ""))) for cell in cells]

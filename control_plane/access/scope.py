@@ -59,7 +59,9 @@ class ScopeGuard:
     async def _covering(self, request: Request, grants: Sequence[Grant]) -> list[Grant]:
         plan = request.path_params.get("plan")
         if plan is not None:
-            return [grant for grant in grants if grant.covers_plan(plan)]
+            other = (await _written(request)).get("plan")
+            plans = {plan, other if isinstance(other, str) else plan}
+            return [grant for grant in grants if all(map(grant.covers_plan, plans))]
         about = await self._client(request, grants)
         return [] if about is None else [grant for grant in grants if grant.covers_client(*about)]
 
@@ -82,8 +84,9 @@ class ScopeGuard:
 
 
 async def _written(request: Request) -> dict[str, object]:
-    """What the body says of the client that the request writes: it may put it on another plan."""
-    if request.method in READS or not ("client" in request.path_params or request.scope["path"] == CLIENTS):
+    """What the body says of the client or plan that the request is about: it may name another plan."""
+    about = request.path_params.keys() & {"client", "plan"} or request.scope["path"] == CLIENTS
+    if request.method in READS or not about:
         return {}
     try:
         body = await request.json()

@@ -59,17 +59,12 @@ class RolloutEngine:
     async def run(self) -> str:
         """Check and advance the roll-out that is under way."""
         async with self._database.read() as session:
-            head = await repository.whole_head(session)
-            if head.rollout is None:
+            number = (await repository.whole_head(session)).rollout
+            if number is None:
                 return "No roll-out is under way."
-            step = await self._next(session, head.rollout)
-            number = head.rollout
-        if step.what == "roll_back":
-            async with self._writer.begin(AUTHOR, None) as write:
-                await self.take_back(write, number, step.why)
-            _log.error("roll-out stopped", revision=number, reason=step.why)
-        elif step.what != "wait":
-            await self._advance(number, step)
+            step = await self._next(session, number)
+        if step.what != "wait":
+            step = await self._advance(number)
         return f"Revision {number}: {step.why}."
 
     async def release(self, write: ConfigWrite, number: int, reason: str) -> None:
@@ -137,21 +132,32 @@ class RolloutEngine:
         async with self._database.transaction() as session:
             await rollouts.note_acked(session, row.number)
 
-    async def _advance(self, number: int, step: Step) -> None:
+    async def _advance(self, number: int) -> Step:
         async with self._writer.begin(AUTHOR, None) as write:
-            row = await _under_way(write.session, number)
-            if step.what == "replace":
-                connected = nodes.deciding(await nodes.connected(write.session, self._heartbeat_s))
-                here = [node for node in connected if node.region == row.region] or connected
-                write.placement.move(here[0].region, here[0].node)
-                where = f"{here[0].region}/{here[0].node}"
-            elif row.state == "node" and len(await nodes.connected(write.session, self._heartbeat_s)) > 1:
-                write.placement.move(row.region, "")
-                where = f"all of {row.region}"
-            else:
-                _finish(write, row, "done", step.why)
-                where = "every node"
-            write.reason = f"Roll-out of revision {number} to {where}: {step.why}"
+            # looked at again: while this write waited for its turn another one may have moved it
+            step = await self._next(write.session, number)
+            if step.what == "roll_back":
+                await self.take_back(write, number, step.why)
+            elif step.what != "wait":
+                await self._move(write, number, step)
+        if step.what == "roll_back":
+            _log.error("roll-out stopped", revision=number, reason=step.why)
+        return step
+
+    async def _move(self, write: ConfigWrite, number: int, step: Step) -> None:
+        row = await _under_way(write.session, number)
+        if step.what == "replace":
+            connected = nodes.deciding(await nodes.connected(write.session, self._heartbeat_s))
+            here = [node for node in connected if node.region == row.region] or connected
+            write.placement.move(here[0].region, here[0].node)
+            where = f"{here[0].region}/{here[0].node}"
+        elif row.state == "node" and len(await nodes.connected(write.session, self._heartbeat_s)) > 1:
+            write.placement.move(row.region, "")
+            where = f"all of {row.region}"
+        else:
+            _finish(write, row, "done", step.why)
+            where = "every node"
+        write.reason = f"Roll-out of revision {number} to {where}: {step.why}"
 
 
 def _loss(row: RolloutRow, lost: Sequence[MissingNode], stage: Sequence[ConnectedNode]) -> str | None:

@@ -1,7 +1,5 @@
 """The session's cookie, and whether a POST comes from our own pages."""
 
-from urllib.parse import urlsplit
-
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -68,7 +66,7 @@ def is_same_origin(request: Request) -> bool:
     if site is not None:
         return site == "same-origin"
     origin = request.headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc == request.headers.get("host")
+    return origin is not None and origin.partition("://")[2] == request.headers.get("host")
 
 
 def _name(request: Request) -> str:

@@ -56,7 +56,7 @@ def verified(token: str, keys: KeySet, *, issuer: str, audience: str, now_s: flo
         raise UnauthenticatedError(f"The JWT lacks {error.description}") from None
     except InvalidClaimError as error:
         raise UnauthenticatedError(_WRONG.get(error.claim, f"The JWT's {error.claim} does not hold.")) from None
-    except (JoseError, ValueError):
+    except (JoseError, TypeError, ValueError):  # a type that the header's `crit` must not have
         raise UnauthenticatedError("The JWT is not signed by a key of the provider.") from None
     return claims
 

@@ -362,9 +362,13 @@ async def revisions_before(
 
 
 async def forget_tombstones(session: AsyncSession, before: datetime) -> int:
-    """Delete tombstones from before then. Returns how many. Nodes that are older get a snapshot."""
+    """Delete tombstones from before then. Returns how many. Nodes that are older get a snapshot.
+
+    What a roll-out holds back stays: other nodes do not know yet that it is gone.
+    """
     head = await lock_head(session)
-    newest = await session.scalar(select(func.max(Revision.number)).where(Revision.created_at < before))
+    old = select(func.max(Revision.number)).where(Revision.created_at < before)
+    newest = await session.scalar(old if head.rollout is None else old.where(Revision.number < head.rollout))
     if newest is None or newest <= head.deltas_from:
         return 0
     head.deltas_from = newest
@@ -373,11 +377,11 @@ async def forget_tombstones(session: AsyncSession, before: datetime) -> int:
 
 
 async def forget_revisions(session: AsyncSession, before: datetime, count: int) -> int:
-    """Delete the changes of at most ``count`` old revisions; the newest, and what nodes outside a roll-out have,
-    always stay.
+    """Delete the changes of at most ``count`` old revisions; the newest, and those since a roll-out began, always
+    stay.
     """
     head = await whole_head(session)
-    oldest = min(head.revision, head.stable_revision or head.revision)
+    oldest = head.rollout or head.revision
     due = select(Revision.number).where(Revision.created_at < before, Revision.number < oldest)
     due = due.order_by(Revision.number).limit(count)
     gone = delete(Revision).where(Revision.number.in_(due))

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 import structlog
@@ -15,6 +15,7 @@ from control_plane.jobs.registry import Job
 from control_plane.limits.models import LimitRow
 from control_plane.limits.service import fractions_of
 from control_plane.nodes import repository as nodes
+from control_plane.orm import present
 from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 from control_plane.quotas import repository
 from control_plane.quotas.models import THE_LIMIT, QuotaMove
@@ -72,15 +73,15 @@ class AdvanceJob:
         if found is None:
             return False
         rule, _, seen = found
-        return self._is_ready(rule, move, seen)
+        return self._is_ready(rule, move, seen, await present(session))
 
-    def _is_ready(self, rule: LimitRule, move: QuotaMove, seen: Situation) -> bool:
+    def _is_ready(self, rule: LimitRule, move: QuotaMove, seen: Situation, now: datetime) -> bool:
         if seen.waiting_for:
-            return self._must_cut_again(move, seen)
+            return self._must_cut_again(move, seen, now)
         return rule.mode == "strict" or move.raise_at_us is None or self._now_us() >= move.raise_at_us
 
-    def _must_cut_again(self, move: QuotaMove, seen: Situation) -> bool:
-        age_s = (datetime.now(UTC) - move.cut_at).total_seconds()
+    def _must_cut_again(self, move: QuotaMove, seen: Situation, now: datetime) -> bool:
+        age_s = (now - move.cut_at).total_seconds()
         return len(seen.unconfirmed) == len(seen.waiting_for) and age_s > CUT_AGAIN_S
 
     async def _go_on_together(self, write: ConfigWrite, rule_id: int, whose: Sequence[str]) -> None:
@@ -100,7 +101,7 @@ class AdvanceJob:
         """Take one move as far as it can go; returns whether nodes must get it."""
         found = await ack_status(write.session, move, self._heartbeat_s)
         # looked at again: while this write waited for its turn another one may have made a new cut
-        if found is None or not self._is_ready(found[0], move, found[2]):
+        if found is None or not self._is_ready(found[0], move, found[2], await present(write.session)):
             return False
         rule, schedule, seen = found
         now_us = self._now_us()
@@ -158,7 +159,10 @@ class RebalanceJob:
         for row in rows:
             asked = demand.get(row.rule_id, {})
             found = _decided(row, names, asked, self._rules, is_moving=row.rule_id in moving)
-            moved += await self._store(row.rule_id, found, asked)
+            try:
+                moved += await self._store(row.rule_id, found, asked)
+            except ConflictError as error:
+                _log.warning("a quota must wait", rule_id=row.rule_id, reason=str(error))
         return f"{moved} of {len(rows)} limits with auto shares moved."
 
     async def _store(self, rule_id: int, found: Balance, asked: Mapping[str, float]) -> bool:

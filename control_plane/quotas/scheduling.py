@@ -103,7 +103,8 @@ class _Scheduling:
         for move in await repository.waiting(self._session):
             held = move.plan in plans or (move.plan is None and move.limit_name in limits)
             if held:
-                move.cut_revision, move.cut_at = self._write.next_revision, func.now()
+                # not `cut_at`: nodes of the stage will not speak of it once more, so it need not be waited for
+                move.cut_revision, move.raise_at_us = self._write.next_revision, None
 
     async def _rule(
         self,

@@ -1,5 +1,7 @@
 """Explains one denial in a sentence, and what can be done about it. Pure."""
 
+from shlex import quote
+
 from tidegate.contract.denials import Denial
 
 
@@ -28,8 +30,8 @@ def reason(denial: Denial) -> str:
 
 
 def remedy(denial: Denial) -> str:
-    """What can be done, by which command."""
-    client, limit = denial.client, denial.policy or "LIMIT"
+    """What can be done, by which command: one to be pasted, whatever a caller or a region sent as a name."""
+    client, limit = denial.client and quote(denial.client), quote(denial.policy or "LIMIT")
     more = (
         f"raise it for this client (tidegate overrides set {client} {limit} --limit N)"
         if client
@@ -45,8 +47,8 @@ def remedy(denial: Denial) -> str:
         "reduced_capacity": "Look at the backend (tidegate backends list); its factor can be set by hand for a while"
         " (tidegate backends set-factor BACKEND --factor 1 --expires-at 15m).",
         "missing_api_key": "The caller has to send its key; or set TIDEGATE_MISSING_KEY=anonymous.",
-        "unknown_api_key": f"Compare the key's beginning (tidegate keys find --prefix {denial.key or 'tg_'}); issue a"
-        " new one (tidegate keys create CLIENT) if it has ended.",
+        "unknown_api_key": f"Compare the key's beginning (tidegate keys find --prefix {quote(denial.key or 'tg_')});"
+        " issue a new one (tidegate keys create CLIENT) if it has ended.",
         "client_suspended": f"Make it active (tidegate clients set {client or 'CLIENT'} --status active), if that is"
         " meant.",
         "blocked": f"Find the block (tidegate blocks list{f' --client {client}' if client else ''}), and lift it"

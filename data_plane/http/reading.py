@@ -45,7 +45,7 @@ def unreadable(error: UnreadableError) -> InputError:
         return InputError(400, f"the body is not valid JSON: {what_is_wrong(error)}")
     message, _, where = str(error).partition(" - at `$")
     field = where.rstrip("`").lstrip(".")
-    if message.startswith("Object contains unknown field `"):
+    if message.startswith(("Object contains unknown field `", "Object missing required field `")):
         field = ".".join(filter(None, (field, message.split("`")[1])))
     return InputError(422, message, [FieldError(field or "(body)", message)])
 

@@ -12,6 +12,7 @@ def test_settings_of_the_environment_go_to_who_knows_them() -> None:
         "TIDEGATE_TRUSTED_HOPS": "1",
         "TIDEGATE_WEBHOOKS_MAY_REACH_PRIVATE": "true",
         "TIDEGATE_LOG_LEVEL": "debug",
+        "TIDEGATE_LOAD_SERVERS": "main=http://127.0.0.1:9090",
         "TIDEGATE_ADMIN_TOKEN": "not for them",
         "TIDEGATE_API_KEY": "of tidegate check",
         "HOME": "/root",
@@ -21,6 +22,7 @@ def test_settings_of_the_environment_go_to_who_knows_them() -> None:
         "TIDEGATE_UNKNOWN_KEY": "refuse", "TIDEGATE_TRUSTED_HOPS": "1", "TIDEGATE_LOG_LEVEL": "debug",
     }  # fmt: skip
     assert found.control_plane == {"TIDEGATE_WEBHOOKS_MAY_REACH_PRIVATE": "true", "TIDEGATE_LOG_LEVEL": "debug"}
+    assert found.agent == {"TIDEGATE_LOG_LEVEL": "debug", "TIDEGATE_LOAD_SERVERS": "main=http://127.0.0.1:9090"}
     assert found.ignored == []
 
 
@@ -30,6 +32,7 @@ def test_what_is_given_counts_more_and_what_is_ignored_is_said() -> None:
     assert found.node == {
         "TIDEGATE_UNKNOWN_KEY": "anonymous", "TIDEGATE_DRAIN_S": "2", "TIDEGATE_TRUST": "token",
     }  # fmt: skip
+    assert found.agent == {}
     assert [line.split()[0] for line in found.ignored] == ["TIDEGATE_PORT", "TIDEGATE_UNKNOWN_KEYS"]
     assert "sets it itself" in found.ignored[0]
     assert "no such setting" in found.ignored[1]

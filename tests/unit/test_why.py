@@ -112,6 +112,13 @@ def test_where_nothing_is_remembered_it_says_so() -> None:
     assert found.sentence == "No region remembers a denial of the client acme within 30 min of 2026-11-29 11:00:00 UTC."
 
 
+def test_a_name_that_no_client_has_is_said_to_be_none() -> None:
+    with ControlPlane().client() as client:
+        found = explain(client, "acne", None, NOW)
+    assert found.sentence == "No region remembers a denial of the request acne."
+    assert found.now == "There is no client named acne."
+
+
 @pytest.mark.parametrize(
     ("text", "at"),
     [
@@ -148,6 +155,15 @@ def test_people_get_a_sentence_and_the_evidence_and_machines_get_json(monkeypatc
     told = json.loads(capsys.readouterr().out)
     assert (told["kind"], told["remedy"], told["denials"][0]["request_id"]) == ("client", "Wait.", "find-me")
     assert run(ControlPlane(), monkeypatch) == NOTHING
+
+
+def test_what_strangers_called_their_request_steers_no_terminal(monkeypatch, capsys) -> None:
+    called = {"request_id": "\x1b[2J\x9b2J\\[red]it", "reason": "At \x1b[2Jreports.", "remedy": "\x1b]0;Wait.\x1b\\"}
+    plane = ControlPlane(denial("2026-11-30T10:42:00Z", **called), silent="\x1bc")
+    assert run(plane, monkeypatch) == FOUND
+    text = capsys.readouterr().out
+    assert "\\[red]it" in text
+    assert all(letter.isprintable() for letter in text.replace("\n", ""))
 
 
 def test_without_an_answer_it_says_so(monkeypatch, capsys) -> None:

@@ -13,6 +13,8 @@ Kind = Literal["text", "int", "float", "bool", "list", "pairs", "ahead", "ago"]
 Action = Literal["list", "show", "create", "set", "replace", "post", "delete"]
 
 _DURATION = re.compile(r"^(\d{1,5})([smhdw])$")
+_DATE = re.compile(r"\d{4}-")
+"""How an instant begins; the control plane reads the rest."""
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _OPTIONAL = re.compile(r"\[([^\[\]]*)\]")
@@ -119,6 +121,8 @@ def value_of(field: Field, given: Any, now: datetime) -> Any:
     if field.kind in ("ahead", "ago") and (match := _DURATION.match(given)):
         span = timedelta(**{_UNITS[match[2]]: int(match[1])})
         return (now + span if field.kind == "ahead" else now - span).astimezone(UTC).isoformat()
+    if field.kind in ("ahead", "ago") and not _DATE.match(given):
+        raise ArgumentError(f"{field.flag}: must be an instant such as 2030-01-31T12:00:00Z, or a duration such as 12h")
     return given
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tidegate.terminal import Fitting
+from tidegate.terminal import Fitting, printable
 
 _FRACTION = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+")
 
@@ -77,7 +77,7 @@ def cell(value: Any) -> str:
             text = ", ".join(map(cell, value))
         case _:
             text = "" if value is None else _FRACTION.sub(r"\1", str(value))
-    return "".join(letter if letter.isprintable() else " " for letter in text) or "-"
+    return printable(text) or "-"
 
 
 def _show_table(console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

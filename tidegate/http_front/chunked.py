@@ -9,6 +9,8 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})((?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?)"
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+")
 _LINE_BYTES = 512
 _DROPPED_BYTES = 4096
+_FRAMING_BYTES = 5
+"""The least that stands around a chunk: its size and two ends of line."""
 
 _AT_SIZE, _IN_DATA, _AFTER_DATA, _IN_TRAILERS = range(4)
 
@@ -69,8 +71,9 @@ class ChunkedBody:
         found = _SIZE.fullmatch(line)
         if found is None:
             raise Refusal(400, "The size of a chunk is not a hexadecimal number.")
-        self._drop(len(found[2]))
         self._left = int(found[1], 16)
+        # to read a chunk of one byte takes as long as one of thousands
+        self._drop(len(found[2]) + max(0, _FRAMING_BYTES - self._left))
         self._announced += self._left
         if self._announced > self._limit:
             raise self._too_much(413, f"The body is longer than {self._limit} bytes.")
@@ -79,4 +82,6 @@ class ChunkedBody:
     def _drop(self, size: int) -> None:
         self._dropped += size
         if self._dropped > _DROPPED_BYTES:
-            raise self._too_much(431, f"Chunk extensions and trailers are longer than {_DROPPED_BYTES} bytes.")
+            raise self._too_much(
+                431, f"Chunks are tiny, or extensions and trailers longer than {_DROPPED_BYTES} bytes."
+            )

@@ -114,8 +114,9 @@ class Connection(asyncio.Protocol):
                 self._serve_alone(head, data[start:])
                 return
         if unread or self._held:
+            known = len(unread)
             unread += data
-            if self._held or len(unread) < self._need:
+            if self._held or len(unread) < self._need or self._looked_lately(known):
                 self._note_unfinished()
                 return
             data = bytes(unread)
@@ -247,6 +248,10 @@ class Connection(asyncio.Protocol):
 
     def _all_answered(self) -> None:
         """Nothing is in flight any more."""
+        raise NotImplementedError
+
+    def _looked_lately(self, known: int) -> bool:
+        """Whether ``unread``, of which ``known`` bytes are not new, is a head that can wait for more of it."""
         raise NotImplementedError
 
     def _parse(self, data: bytes) -> None:

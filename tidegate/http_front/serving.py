@@ -16,6 +16,8 @@ from tidegate.http_front.front import NEVER, Front
 from tidegate.http_front.responses import Refusal
 
 _REMEMBERED_BYTES = 2048
+_CHEAP_HEAD_BYTES = 4096
+"""The beginning of a head this long is looked at with every packet; a longer one when it has grown by an eighth."""
 
 
 class ServingConnection(AppConnection):
@@ -24,7 +26,7 @@ class ServingConnection(AppConnection):
     ``_head`` is the head of the request whose body is awaited.
     """
 
-    __slots__ = ("_chunks", "_head", "_known_head", "_known_raw", "_owes_continue")
+    __slots__ = ("_chunks", "_head", "_known_head", "_known_raw", "_look_at", "_owes_continue")
 
     def __init__(
         self,
@@ -38,11 +40,17 @@ class ServingConnection(AppConnection):
         self._chunks: ChunkedBody | None = None
         self._known_raw = b""
         self._known_head = NO_HEAD
+        self._look_at = 0
         self._owes_continue = False
+
+    def _looked_lately(self, known: int) -> bool:
+        unread = self.unread
+        return len(unread) < self._look_at and unread.find(b"\r\n\r\n", max(0, known - 3)) < 0
 
     def _parse(self, data: bytes) -> None:
         """Serve every whole request in ``data``, which begins where a request, or what is left of a body, begins."""
         self._parsing = True
+        self._look_at = 0
         try:
             app = self._app
             start = self._serve_requests(data) if app is None else self._feed_app(app, data, 0)
@@ -71,6 +79,9 @@ class ServingConnection(AppConnection):
                 start = data.find(b"\r\n\r\n", begin) + 4
                 if start < 4:
                     self.front.heads.check_beginning(data[begin:])
+                    begun = size - begin
+                    if begun > _CHEAP_HEAD_BYTES:
+                        self._look_at = min(begun + begun // 8, self.front.limits.head_bytes + 1)
                     return begin
                 raw = data[begin:start]
                 head = self._known_head if raw == self._known_raw else self._read_head(raw)

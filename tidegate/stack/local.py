@@ -182,7 +182,7 @@ class LocalStack:
             f"agent {place.name}",
             [*TIDEGATE, "region-agent"],
             log_path=self._data_dir.log(f"agent-{place.name}"),
-            env=self._settings_of(place),
+            env=self._settings_of(place) | dict(self._options.settings.agent),
         )
 
     def _settings_of(self, place: NodePlace) -> dict[str, str]:

@@ -19,14 +19,20 @@ OF_COMMANDS = frozenset(
     PREFIX + name for name in ("API_KEY", "CONTROL_PLANE_URL", "GATEWAY_TOKEN", "NODE_URL", "URL", "FUZZ_S")
 )
 """What other commands and the tests read: none of the stack's business."""
+NOT_OF_AGENTS = frozenset({PREFIX + "DRAIN_S", PREFIX + "HEALTH_PORT"})
+"""What agents know too, and nodes alone get: nobody balances load over agents, and a port is one process's."""
 
 
 @dataclass(frozen=True)
 class PassedOn:
-    """Settings by their variable, for the control plane and every node; ``ignored``: what is no setting, and why."""
+    """Settings by their variable, for the control plane, every node and every agent.
+
+    ``ignored``: what is no setting, and why.
+    """
 
     control_plane: Mapping[str, str] = field(default_factory=dict)
     node: Mapping[str, str] = field(default_factory=dict)
+    agent: Mapping[str, str] = field(default_factory=dict)
     ignored: Sequence[str] = ()
 
 
@@ -36,10 +42,12 @@ def settings_to_pass_on(environment: Mapping[str, str], given: Iterable[str]) ->
     Raises ``StackError`` for one given that is no setting, or that the stack decides itself.
     """
     from control_plane.settings import Settings as ControlPlaneSettings  # only `up` needs both planes
+    from data_plane.settings import AgentSettings
     from data_plane.settings import Settings as NodeSettings
 
     of_control_plane, of_node = _variables(ControlPlaneSettings.model_fields), _variables(NodeSettings.model_fields)
-    known = of_control_plane | of_node
+    of_agent = _variables(AgentSettings.model_fields) - NOT_OF_AGENTS
+    known = of_control_plane | of_node | of_agent
     wanted, ignored = {}, []
     for name, value in environment.items():
         if not name.startswith(PREFIX) or name in OF_COMMANDS or name == PREFIX + "ADMIN_TOKEN":
@@ -62,6 +70,7 @@ def settings_to_pass_on(environment: Mapping[str, str], given: Iterable[str]) ->
     return PassedOn(
         {name: value for name, value in wanted.items() if name in of_control_plane},
         {name: value for name, value in wanted.items() if name in of_node},
+        {name: value for name, value in wanted.items() if name in of_agent},
         ignored,
     )
 

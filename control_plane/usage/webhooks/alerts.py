@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database
@@ -65,7 +66,7 @@ def _alerts(
             "used": near.used,
             "limit": near.of,
             "attempts": 0,
-            "due_at": now,
+            "due_at": func.now(),
         }
         for threshold in webhook.thresholds
         if near.used >= threshold * near.of

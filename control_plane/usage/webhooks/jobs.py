@@ -9,7 +9,10 @@ import random
 import socket
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import NamedTuple
 
 import httpx
@@ -31,6 +34,8 @@ A_TURN = 4
 """Messages to one receiver at a time."""
 RUN_S = 40.0
 """How long turns begin in one run; what is left is due in the next."""
+LOOK_UPS_AT_ONCE = 2 * AT_ONCE * A_TURN
+"""Those that were given up go on for a while."""
 LOOK_EVERY_S = 0.5
 CLAIMED_FOR = timedelta(seconds=60)
 MAX_ATTEMPTS = 15
@@ -58,6 +63,8 @@ class Deliverer:
         self._database = database
         self._keys = keys
         self._may_reach_private = may_reach_private
+        # the event loop's own threads take usage, and a receiver's name server may be silent
+        self._look_ups = ThreadPoolExecutor(LOOK_UPS_AT_ONCE, "look-ups")
 
     def jobs(self) -> list[Job]:
         """The job of the leader."""
@@ -85,7 +92,11 @@ class Deliverer:
         unreachable: set[str] = set()
         under_way: dict[asyncio.Task[list[bool]], str] = {}
         until = time.monotonic() + RUN_S
-        async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
+        # httpx keeps cookies by address, and receivers may share one
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+        async with httpx.AsyncClient(
+            timeout=TIMEOUT_S, follow_redirects=False, trust_env=False, cookies=no_cookies
+        ) as client:
             try:
                 while True:
                     if time.monotonic() < until and len(under_way) < AT_ONCE:
@@ -124,7 +135,7 @@ class Deliverer:
             messages = [_Message(alert, row) for alert, row in await repository.lock_due(session, webhook, A_TURN)]
             for message in messages:
                 message.alert.attempts += 1
-                message.alert.due_at = datetime.now(UTC) + CLAIMED_FOR
+                message.alert.due_at = func.now() + CLAIMED_FOR
         return messages
 
     async def _try(self, client: httpx.AsyncClient, message: _Message) -> bool:
@@ -172,7 +183,8 @@ class Deliverer:
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                found = await asyncio.get_running_loop().getaddrinfo(host_of(url), port, type=socket.SOCK_STREAM)
+                look_up = partial(socket.getaddrinfo, host_of(url), port, type=socket.SOCK_STREAM)
+                found = await asyncio.get_running_loop().run_in_executor(self._look_ups, look_up)
         except (OSError, TimeoutError, UnicodeError) as error:
             raise UndeliverableError("the host has no address") from error
         addresses = [str(entry[4][0]) for entry in found]
@@ -186,7 +198,7 @@ class Deliverer:
             values["delivered_at"] = func.now()
         elif alert.attempts < MAX_ATTEMPTS:
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (alert.attempts - 1))
-            values["due_at"] = datetime.now(UTC) + timedelta(seconds=pause_s * random.uniform(0.8, 1.2))  # noqa: S311
+            values["due_at"] = func.now() + timedelta(seconds=pause_s * random.uniform(0.8, 1.2))  # noqa: S311
         async with self._database.transaction() as session:
             await repository.note(session, alert.alert, values)
 

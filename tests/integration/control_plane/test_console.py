@@ -171,6 +171,7 @@ async def test_a_form_from_elsewhere_does_nothing(api: httpx.AsyncClient) -> Non
         {site: "same-site"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {},
     ):
         answer = await api.post("/console/do/shadow", data=fields, headers={"Cookie": page.cookie, **headers})
@@ -202,7 +203,7 @@ async def test_no_page_lets_anything_in_from_elsewhere(api: httpx.AsyncClient) -
 
 
 async def test_the_login_leads_nowhere_else(api: httpx.AsyncClient) -> None:
-    for target in ("https://evil.example/", "//evil.example", "/\\evil.example", "/v1/plans", "/console/\\\\x"):
+    for target in ("https://evil.example/", "//evil.example", "/\\evil.example", "/v1/plans", "/console/\\\\x", "//["):
         answer = await paste(api, ADMIN_TOKEN, next=target)
         assert 'content="0;url=/console/"' in answer.text, target
     assert 'content="0;url=/console/why?q=a"' in (await paste(api, ADMIN_TOKEN, next="/console/why?q=a")).text

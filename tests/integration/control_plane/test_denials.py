@@ -164,3 +164,8 @@ async def test_the_console_answers_in_a_sentence_with_evidence_and_what_can_be_d
 def test_a_denial_is_one_sentence_and_what_can_be_done(denial: Denial, why: str, what: str) -> None:
     assert reason(denial) == why
     assert what in remedy(denial)
+
+
+def test_what_can_be_done_is_one_command_whatever_was_sent_as_a_key() -> None:
+    denial = Denial(at_ms=0, node="n", cause="unknown_api_key", revision=1, key="tg_`sh`x")
+    assert "--prefix 'tg_`sh`x')" in remedy(denial)

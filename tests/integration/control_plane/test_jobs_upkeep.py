@@ -84,6 +84,33 @@ async def test_old_history_goes_and_nodes_that_miss_it_get_a_snapshot(
         assert [item["revision"] for item in (await served.admin.get("/v1/revisions")).json()["items"]] == [after]
 
 
+async def test_what_a_roll_out_holds_back_is_not_forgotten_while_it_lasts(
+    make_settings: Callable[..., Settings], sql: Sql
+) -> None:
+    async with running(make_settings(), ADMIN_TOKEN) as served:
+        for region in ("eu", "us"):
+            await served.add_region(region)
+        for plan in ("free", "gone"):
+            await served.admin.put(f"/v1/plans/{plan}", json={})
+        canary, other = served.node("eu-1", "eu"), served.node("us-1", "us")
+        async with canary.following(), other.following():
+            await served.until_nodes(lambda nodes: len(nodes) == 2 and not any(n["behind"] for n in nodes.values()))
+            policy = {"mode": "canary", "region": "eu", "node": "eu-1", "node_pause_s": 3600}
+            (await served.admin.put("/v1/rollouts/policy", json=policy)).raise_for_status()
+            gone = await served.admin.delete("/v1/plans/gone")
+            rollout = int(gone.headers["x-tidegate-rollout"])
+            # a client's write has a revision that both views have
+            latest = await served.admin.put("/v1/clients/acme", json={"plan": "free"})
+            await other.until(int(latest.headers["x-tidegate-revision"]))
+            sql("UPDATE revisions SET created_at = now() - interval '400 days'")
+            await run_job(served.admin, "retention")
+            assert (await served.admin.get(f"/v1/revisions/{rollout}")).status_code == 200
+            released = await served.admin.post(f"/v1/rollouts/{rollout}/release", json={})
+            newest = int(released.headers["x-tidegate-revision"])
+            await other.until(newest)
+            assert ("plan", "gone") not in other.documents
+
+
 async def test_nodes_that_are_gone_are_forgotten_but_for_the_last_of_a_region(
     served: RunningControlPlane, sql: Sql
 ) -> None:

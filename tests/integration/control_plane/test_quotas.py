@@ -4,13 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.canary.placement import CanaryPlacement
 from control_plane.database import Database
@@ -173,7 +174,15 @@ async def test_a_crash_between_cut_and_raise_is_survived(make_settings: Callable
 async def test_a_cut_that_no_node_spoke_of_is_made_again(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Behind(datetime):
+        """The clock of a replica that is behind the database's."""
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Behind":
+            return super().now(tz) - timedelta(hours=2)
+
     monkeypatch.setattr(mover, "CUT_AGAIN_S", 0.5)
+    monkeypatch.setattr(mover, "datetime", Behind)
     async with two_regions(make_settings(), STRICT) as served:
         # it applied the cut, and died before it could say from when on it holds
         eu = served.node("eu-1", "eu", effective=lambda _: {})
@@ -229,6 +238,62 @@ async def test_regional_shares_rise_when_the_window_of_the_cut_is_over(make_sett
             await us.until(newest)
             assert rule_of(us)["shares"] == {"eu": 200, "us": 800}
             assert "steps" not in rule_of(us)
+
+
+async def test_regional_shares_that_a_roll_out_held_back_rise_a_window_after_all_nodes_have_the_cut(
+    make_settings: Callable[..., Settings], postgres_server: PostgresServer, database_name: str
+) -> None:
+    limit = STRICT | {"mode": "regional", "window_s": 86_400}
+    async with two_regions(make_settings(), limit) as served:
+        eu, us = served.node("eu-1", "eu"), served.node("us-1", "us")
+        async with eu.following(), us.following():
+            await served.until_nodes(lambda nodes: len(nodes) == 2 and not any(n["behind"] for n in nodes.values()))
+            policy = {"mode": "canary", "region": "us", "node": "us-1", "node_pause_s": 3600}
+            (await served.admin.put("/v1/rollouts/policy", json=policy)).raise_for_status()
+            put = await served.admin.put(QUOTA, json={"shares": {"us": 0.8, "eu": 0.2}})
+            revision = int(put.headers["x-tidegate-rollout"])
+            # both have this revision, and eu spends what it had before
+            await until_view(served.admin, lambda view: view["move"]["raise_at"])
+            assert rule_of(eu)["shares"] == {"eu": 500, "us": 500}
+            postgres_server.execute("UPDATE quota_moves SET raise_at_us = 1", database=database_name)
+            released = await served.admin.post(f"/v1/rollouts/{revision}/release", json={})
+            released.raise_for_status()
+            view = await until_view(served.admin, lambda view: view["move"] is None or view["move"]["raise_at"])
+            assert view["in_force"] == {"eu": 200, "us": 500}
+            assert rule_of(eu)["shares"] == {"eu": 200, "us": 500}
+            assert datetime.fromisoformat(view["move"]["raise_at"]) > datetime.now(UTC)
+
+
+async def test_a_roll_out_whose_first_nodes_spoke_of_the_cut_costs_no_further_wait(
+    make_settings: Callable[..., Settings], postgres_server: PostgresServer, database_name: str
+) -> None:
+    async with two_regions(make_settings(), STRICT) as served:
+        spoken: list[list[dict[str, Any]]] = []
+
+        def once_for_each_cut(node: FollowingNode) -> dict[int, int]:
+            steps = rule_of(node).get("steps", [])
+            if not steps or steps in spoken:
+                return {}
+            spoken.append(steps)
+            return said(FAR_US)(node)
+
+        eu, us = served.node("eu-1", "eu", effective=once_for_each_cut), served.node("us-1", "us")
+        async with eu.following(), us.following():
+            await served.until_nodes(lambda nodes: len(nodes) == 2 and not any(n["behind"] for n in nodes.values()))
+            policy = {"mode": "canary", "region": "eu", "node": "eu-1", "node_pause_s": 3600}
+            (await served.admin.put("/v1/rollouts/policy", json=policy)).raise_for_status()
+            put = await served.admin.put(QUOTA, json={"shares": {"us": 0.8, "eu": 0.2}})
+            rollout = put.headers["x-tidegate-rollout"]
+            await until_view(served.admin, lambda view: spoken and not view["move"]["waiting_for"])
+            longer_s = mover.CUT_AGAIN_S + 1
+            postgres_server.execute(
+                f"UPDATE quota_moves SET cut_at = cut_at - interval '{longer_s} s'", database=database_name
+            )
+            (await served.admin.put("/v1/rollouts/policy", json=policy | {"mode": "immediate"})).raise_for_status()
+            (await served.admin.post(f"/v1/rollouts/{rollout}/release", json={})).raise_for_status()
+            view = await until_view(served.admin, lambda view: view["move"] is None)
+            assert view["in_force"] == {"eu": 200, "us": 800}
+            assert len(spoken) == 3, "the cut, the cut again, the raise"
 
 
 async def test_what_nodes_say_of_cuts_is_checked(served: RunningControlPlane) -> None:
@@ -295,6 +360,37 @@ async def test_auto_shares_follow_demand_and_say_why(
             assert await balancer.run() == "0 of 0 limits with auto shares moved."
         finally:
             await database.close()
+
+
+async def test_a_limit_that_must_wait_for_a_roll_out_keeps_no_other_from_being_balanced(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings()
+    limit = STRICT | {"mode": "regional"}
+    async with two_regions(settings, limit) as served:
+        for plan in ("free", "pro", "team"):
+            await served.admin.put(f"/v1/plans/{plan}", json={"limits": [limit]})
+            (await served.admin.put(f"/v1/quotas/{plan}/hourly", json={"shares": "auto"})).raise_for_status()
+        us = served.node("us-1", "us")
+        async with us.following():
+            await served.until_nodes(lambda nodes: nodes["us-1"]["behind"] == 0)
+            policy = {"mode": "canary", "region": "us", "node": "us-1", "node_pause_s": 3600}
+            (await served.admin.put("/v1/rollouts/policy", json=policy)).raise_for_status()
+            ids = [us.document("plan", plan)["limits"][0]["id"] for plan in ("free", "pro", "team")]
+
+            async def asked(_: AsyncSession) -> dict[int, dict[str, float]]:
+                return {ids[0]: {"us": 900, "eu": 100}, ids[1]: {"us": 900, "eu": 100}, ids[2]: {"us": 500, "eu": 500}}
+
+            url = settings.database_url.get_secret_value()
+            database = Database(url, connect_timeout_s=10.0, command_timeout_s=10.0, pool_size=2)
+            try:
+                writer = ConfigWriter(database, Signer(settings.signing_key()), PLACE, derive)
+                balancer = RebalanceJob(database, writer, asked, Balancing(), 60.0)
+                assert await balancer.run() == "1 of 3 limits with auto shares moved."
+            finally:
+                await database.close()
+            team = (await served.admin.get("/v1/quotas/team/hourly")).json()
+            assert team["balance"]["demand"] == {"eu": 500, "us": 500}
 
 
 class Divisions:

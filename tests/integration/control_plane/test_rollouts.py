@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from io import StringIO
 from typing import Any
 
@@ -13,6 +14,12 @@ import pytest
 from rich.console import Console
 
 from control_plane.canary import service as engine
+from control_plane.canary.placement import CanaryPlacement
+from control_plane.config_file.rollback import undo
+from control_plane.database import Database
+from control_plane.derivation import derive
+from control_plane.publishing.repository import Signer
+from control_plane.publishing.writer import ConfigWriter
 from control_plane.settings import Settings
 from testing.control_plane import FollowingNode, RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE
@@ -25,6 +32,7 @@ from tidegate.top.screen import as_json, render
 CANARY = {"mode": "canary", "region": "eu", "node": "eu-1", "node_pause_s": 0, "region_pause_s": 0}
 SLOW = CANARY | {"node_pause_s": 3600, "region_pause_s": 3600}
 WAIT_S = 15.0
+PLACE = partial(CanaryPlacement, heartbeat_s=5.0)
 NAMES = ("eu-1", "eu-2", "us-1")
 
 
@@ -70,6 +78,16 @@ class Fleet:
         for node in self.nodes.values():
             await node.until(head["revision"])
             assert node.computed_digest() == head["digest"]
+
+
+@asynccontextmanager
+async def other_replica(settings: Settings) -> AsyncIterator[Database]:
+    url = settings.database_url.get_secret_value()
+    database = Database(url, connect_timeout_s=10.0, command_timeout_s=20.0, pool_size=4)
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 @asynccontextmanager
@@ -155,6 +173,33 @@ async def test_it_goes_on_by_itself(make_settings: Callable[..., Settings]) -> N
         us = found.nodes["us-1"]
         assert [begin.revision for begin in us.begun][-1] == history[0]["revision"]
         assert history[1]["revision"] not in [begin.revision for begin in us.begun]
+
+
+async def test_two_that_lead_at_once_skip_no_stage(
+    make_settings: Callable[..., Settings], postgres_server: PostgresServer, database_name: str
+) -> None:
+    settings = make_settings()
+    async with fleet(settings, SLOW) as found, other_replica(settings) as database:
+        signer = Signer(settings.signing_key())
+        writers = [ConfigWriter(database, signer, PLACE, derive) for _ in range(2)]
+        other = engine.RolloutEngine(database, writers[1], undo, settings.heartbeat_s)
+        revision = await found.write("/v1/plans/p", {"priority": 2})
+        async with asyncio.timeout(WAIT_S):
+            while (await found.admin.get(f"/v1/rollouts/{revision}")).json()["acked_at"] is None:
+                await asyncio.sleep(0.02)
+        async with asyncio.timeout(WAIT_S):
+            async with writers[0].begin("me", None):
+                postgres_server.execute("UPDATE rollouts SET node_pause_s = 0", database=database_name)
+                # the leader, and one that does not know yet that it is none: both saw the node's stage end
+                late = asyncio.create_task(other.run())
+                while int(postgres_server.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")) < 2:
+                    await asyncio.sleep(0.02)
+            await late
+            await found.until_state(revision, "region", "done")
+        ran = await found.admin.post("/v1/jobs/roll-outs/run", headers={"Prefer": "wait=10"})
+        assert ran.json()["last_outcome"] == "done", ran.text
+        assert (await found.admin.get(f"/v1/rollouts/{revision}")).json()["state"] == "region"
+        assert found.priorities()["us-1"] == 1
 
 
 async def test_a_refusal_stops_it_and_gives_back_what_was(make_settings: Callable[..., Settings]) -> None:

@@ -146,6 +146,17 @@ async def test_no_client_leaves_or_enters_a_scope_by_a_write(api: httpx.AsyncCli
     assert (await api.put("/v1/clients/new", content=twice, headers=headers)).status_code == 403
 
 
+async def test_a_what_if_asks_about_no_plan_outside(api: httpx.AsyncClient, clients: None) -> None:
+    async def ask(headers: dict[str, str], **body: object) -> int:
+        return (await api.post("/v1/plans/free/what-if", json=body, headers=headers)).status_code
+
+    one, both = await scoped(api, "viewer", plans=["free"]), await scoped(api, "viewer", plans=["free", "pro"])
+    assert await ask(one, plan="free") == await ask(both, plan="pro") == 200
+    assert await ask(one, plan="pro") == await ask(one, plan="nobodys") == 403
+    assert await ask(one, plan=None, limit={"limit": 5, "window_s": 60}) == 200
+    assert await ask(one, plan=["pro"]) == 422
+
+
 async def test_only_viewers_and_operators_are_scoped(api: httpx.AsyncClient) -> None:
     for role in ("admin", "gateway"):
         answer = await api.post("/v1/tokens", json={"name": "x", "role": role, "plans": ["free"]})

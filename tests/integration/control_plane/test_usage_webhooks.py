@@ -4,7 +4,11 @@ import asyncio
 import base64
 import hmac
 import json
+import socket
+import threading
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
 
 import httpx
 import pytest
@@ -21,11 +25,11 @@ from tidegate.stack.postgres import PostgresServer
 
 
 class Receiver:
-    """Keeps what it is sent; answers with ``status`` and, for redirects, ``location``."""
+    """Keeps what it is sent; answers with ``status``, ``cookie`` and, for redirects, ``location``."""
 
     def __init__(self) -> None:
         self.status = 204
-        self.location = ""
+        self.location = self.cookie = ""
         self.got: list[tuple[dict[str, str], bytes]] = []
         self.port = 0
 
@@ -33,7 +37,9 @@ class Receiver:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
         self.got.append((headers, await reader.readexactly(int(headers["content-length"]))))
-        writer.write(f"HTTP/1.1 {self.status} X\r\nLocation: {self.location}\r\nContent-Length: 0\r\n\r\n".encode())
+        answer = [f"HTTP/1.1 {self.status} X", f"Location: {self.location}", "Content-Length: 0"]
+        answer += [f"Set-Cookie: {self.cookie}"] if self.cookie else []
+        writer.write("\r\n".join([*answer, "", ""]).encode())
         await writer.drain()
         writer.close()
 
@@ -131,6 +137,61 @@ async def test_tells_each_threshold_once_signed_with_a_key_that_is_shown_once(
     assert not is_signed(f"whsec_{base64.b64encode(bytes(32)).decode()}", headers, body)
 
 
+def url_of(server: asyncio.Server) -> str:
+    return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+def waiting(postgres_server: PostgresServer, database_name: str, *webhooks: tuple[str, str, int]) -> None:
+    """Webhooks by name and URL, with so many messages each that are due: those of which there are more first."""
+    rows = [
+        "INSERT INTO usage_webhooks (webhook, url, thresholds, enabled, salt) "
+        f"VALUES ('{name}', '{url}', '[0.5]', true, 'x'); "
+        "INSERT INTO usage_alerts (alert, webhook, client, plan, limit_name, window_start, percent, used, "
+        f"\"limit\", attempts, due_at) SELECT '{name}' || n, '{name}', 'c' || n, 'p', 'l', now(), 50, 1, 1, "
+        f"0, now() - interval '{messages} s' FROM generate_series(1, {messages}) n; "
+        for name, url, messages in webhooks
+    ]
+    postgres_server.execute("".join(rows), database=database_name)
+
+
+async def test_a_silent_name_server_keeps_nothing_else_waiting(
+    make_settings: Callable[..., Settings],
+    receiver: Receiver,
+    postgres_server: PostgresServer,
+    database_name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings, released, look_up = make_settings(), threading.Event(), socket.getaddrinfo
+
+    def silent(host: str, *rest: Any, **options: Any) -> Any:
+        if host == "silent.example":
+            released.wait()
+            raise socket.gaierror
+        return look_up(host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    monkeypatch.setattr(delivery, "TIMEOUT_S", 600.0)
+    most_threads = 32  # of the event loop itself, on any machine
+    dead = [(f"dead-{n}", "http://silent.example/", delivery.A_TURN) for n in range(most_threads // delivery.A_TURN)]
+    quick = ("quick", f"http://localhost:{receiver.port}/", 1)
+    waiting(postgres_server, database_name, *dead, quick)
+    database = Database(settings.database_url.get_secret_value(), connect_timeout_s=5, command_timeout_s=5, pool_size=5)
+    deliverer = delivery.Deliverer(database, WebhookKeys(settings.signing_key()), may_reach_private=True)
+    run = asyncio.create_task(deliverer.deliver_due())
+    try:
+        async with asyncio.timeout(30):
+            while not receiver.got:
+                await asyncio.sleep(0.02)
+            await asyncio.to_thread(int)  # as usage is taken
+        released.set()
+        assert await run == (1, most_threads)
+    finally:
+        released.set()
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        await database.close()
+
+
 async def test_a_slow_receiver_keeps_no_other_waiting(
     make_settings: Callable[..., Settings], postgres_server: PostgresServer, database_name: str, monkeypatch
 ) -> None:
@@ -157,17 +218,7 @@ async def test_a_slow_receiver_keeps_no_other_waiting(
         await asyncio.start_server(slow, "127.0.0.1", 0) as a,
         await asyncio.start_server(quick, "127.0.0.1", 0) as b,
     ):
-        rows = []
-        for name, server, messages in (("slow", a, 60), ("quick", b, 9)):
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-            rows.append(
-                "INSERT INTO usage_webhooks (webhook, url, thresholds, enabled, salt) "
-                f"VALUES ('{name}', '{url}', '[0.5]', true, 'x'); "
-                "INSERT INTO usage_alerts (alert, webhook, client, plan, limit_name, window_start, percent, used, "
-                f"\"limit\", attempts, due_at) SELECT '{name}' || n, '{name}', 'c' || n, 'p', 'l', now(), 50, 1, 1, "
-                f"0, now() - interval '{messages} s' FROM generate_series(1, {messages}) n; "
-            )
-        postgres_server.execute("".join(rows), database=database_name)
+        waiting(postgres_server, database_name, ("slow", url_of(a), 60), ("quick", url_of(b), 9))
         deliverer = delivery.Deliverer(database, WebhookKeys(settings.signing_key()), may_reach_private=True)
         run = asyncio.create_task(deliverer.deliver_due())
         try:
@@ -207,6 +258,39 @@ async def test_tries_again_with_longer_pauses_and_follows_no_redirect(
     (arrived,) = await deliveries(served)
     assert (arrived["attempts"], arrived["error"], arrived["next_attempt_at"]) == (2, None, None)
     assert is_signed(secret, *receiver.got[-1])
+
+
+async def test_a_receiver_leaves_nothing_for_another_at_its_address(
+    served: RunningControlPlane, receiver: Receiver
+) -> None:
+    receiver.cookie = "theirs=1; Path=/"
+    for name, host in (("one", "127.0.0.1"), ("two", "localhost")):
+        hook = {"url": f"http://{host}:{receiver.port}/", "thresholds": [0.1, 0.2, 0.3, 0.4, 0.5]}
+        (await served.admin.put(f"/v1/usage-webhooks/{name}", json=hook)).raise_for_status()
+    await ship(served, batch(1, cell(allowed=50)))
+    await run(served, "usage-alerts")
+    await run(served, "usage-webhooks")
+    assert [headers.get("cookie") for headers, _ in receiver.got] == [None] * 10
+
+
+async def test_pauses_are_by_the_clock_of_the_database(
+    served: RunningControlPlane, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Behind":
+            return super().now(tz) - timedelta(hours=2)
+
+    hook = {"url": f"http://localhost:{receiver.port}/", "thresholds": [0.5]}
+    (await served.admin.put("/v1/usage-webhooks/ops", json=hook)).raise_for_status()
+    await ship(served, batch(1, cell(allowed=50)))
+    await run(served, "usage-alerts")
+    monkeypatch.setattr(delivery, "datetime", Behind)
+    receiver.status = 500
+    await run(served, "usage-webhooks")
+    await run(served, "usage-webhooks")
+    (failed,) = await deliveries(served)
+    assert (failed["attempts"], failed["error"], len(receiver.got)) == (1, "answered 500", 1)
 
 
 async def test_one_that_has_no_address_keeps_no_other_waiting(

@@ -52,21 +52,19 @@ class Cost(NamedTuple):
 def _watch(port: Port, path: bytes, stop: threading.Event, waits: list[float], sizes: list[float]) -> None:
     """Ask ``path`` over and over on one connection; note how long each answer took, and the process's memory."""
     request = b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n"
-    connection: socket.socket | None = None
     while not stop.is_set():
-        began = time.monotonic()
-        try:
-            connection = connection or port.connect(60)
-            connection.sendall(request)
-            if not connection.recv(65536):
-                connection = None
-        except OSError:
-            connection = None
-        waits.append(time.monotonic() - began)
-        sizes.append(port.rss_mib())
-        stop.wait(0.01)
-    if connection is not None:
-        connection.close()
+        # a port with as many connections as it may have ends this one: connect again
+        with contextlib.suppress(OSError), port.connect(60) as connection:
+            answered = True
+            while answered and not stop.is_set():
+                began = time.monotonic()
+                try:
+                    connection.sendall(request)
+                    answered = bool(connection.recv(65536))
+                finally:
+                    waits.append(time.monotonic() - began)
+                    sizes.append(port.rss_mib())
+                stop.wait(0.01)
 
 
 def measured(port: Port, attack: Callable[[Port], None], *, path: bytes = b"/healthz", rest_s: float = 3.0) -> Cost:

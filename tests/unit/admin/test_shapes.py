@@ -49,6 +49,8 @@ def test_durations_count_from_now_and_instants_stay() -> None:
     [
         (Field("attributes", "", "pairs", option="attribute"), ["tier"], "--attribute: 'tier' is not NAME=VALUE"),
         (Field("window_s", "", "float"), float("nan"), "--window-s: must be a number"),
+        (Field("since", "", "ago"), "yesterday", "--since: must be an instant such as .*, or a duration such as 12h"),
+        (Field("expires_at", "", "ahead"), "2 h", "--expires-at: must be an instant such as .*, or a duration"),
     ],
 )
 def test_what_cannot_be_sent_is_named(field: Field, given: object, words: str) -> None:

@@ -111,6 +111,13 @@ def test_nothing_unsigned_or_signed_by_what_is_public_is_believed() -> None:
     assert not [alg for alg in ALGORITHMS if alg.startswith(("HS", "none"))]
 
 
+@pytest.mark.parametrize("crit", [None, 7, True, [], "kid", {"kid": 1}, ["b64"]])
+def test_a_header_that_strangers_made_up_is_refused(crit: object) -> None:
+    _, body, signature = signed().split(".")
+    with pytest.raises(UnauthenticatedError):
+        look_at(f"{part({'alg': 'RS256', 'kid': 'rsa', 'crit': crit})}.{body}.{signature}")
+
+
 def test_another_key_or_a_changed_token_is_refused() -> None:
     strange = RSAKey.generate_key(2048, {"kid": "rsa"})
     head, body, signature = signed().split(".")

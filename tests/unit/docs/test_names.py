@@ -25,7 +25,7 @@ ALL_SETTINGS = (NodeSettings, AgentSettings, ControlPlaneSettings)
 SETTINGS = {f"TIDEGATE_{name.upper()}" for settings in ALL_SETTINGS for name in settings.model_fields}
 OF_OTHERS = {
     *("TIDEGATE_ASK", "TIDEGATE_GATEWAY_TOKEN"),  # the examples of gateways
-    *("TIDEGATE_URL", "TIDEGATE_NODE_URL"),  # the command line
+    *("TIDEGATE_URL", "TIDEGATE_NODE_URL", "TIDEGATE_API_KEY"),  # the command line
     *("TIDEGATE_TEST_EFFORT", "TIDEGATE_SOAK_LEASES", "TIDEGATE_UNAUTHORIZED"),  # tests; names in the Express package
 }
 NEW = {"lua/session.lua"}
@@ -69,7 +69,7 @@ def test_files_of_a_page_are_there(page: str) -> None:
 
 @pytest.mark.parametrize("page", pages())
 def test_modules_that_a_page_runs_are_there(page: str) -> None:
-    for module in re.findall(r"python3? -m ([\w.]+\w)", (ROOT / page).read_text("utf-8")):
+    for module in re.findall(r"python3? -m\s+([\w.]+\w)", (ROOT / page).read_text("utf-8")):
         assert find_spec(module) is not None, module
 
 

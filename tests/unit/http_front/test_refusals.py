@@ -7,6 +7,9 @@ import pytest
 
 from tests.unit.http_front.harness import SMALL, Client, EchoDoor, SavingDoor, get, post
 from tests.unit.http_front.requests_table import REFUSED
+from tidegate.http_front.chunked import ChunkedBody
+from tidegate.http_front.limits import FrontLimits
+from tidegate.http_front.responses import Refusal
 
 FEW = replace(SMALL, connections=2)
 SECOND = get(b"/v1/authorize/second")
@@ -152,3 +155,37 @@ def test_no_detail_echoes_what_was_sent() -> None:
         client = Client(EchoDoor()).send(request.replace(b"X-A", b"X-secret"))
         assert client.statuses() == [status]
         assert b"secret" not in client.transport.sent
+
+
+def test_a_long_head_byte_by_byte_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look takes as long as the head: with one a byte, a byte a millisecond would take all of a node's time."""
+    client, looks = Client(EchoDoor(), FrontLimits()), []
+    look = client.front.heads.check_beginning
+    monkeypatch.setattr(client.front.heads, "check_beginning", lambda data: (looks.append(data), look(data)))
+    request = get(b"/v1/authorize/long", *[b"X-%d: %b" % (number, b"b" * 600) for number in range(90)])
+    client.send(request[:5000], *(bytes([byte]) for byte in request[5000:-1]))
+    assert len(looks) < 30
+    assert client.transport.sent == b""
+    client.send(request[-1:])
+    client.send(*(bytes([byte]) for byte in post()))
+    assert client.statuses() == [200, 200]
+
+
+def test_a_long_head_byte_by_byte_is_refused_at_its_bound() -> None:
+    limits = FrontLimits()
+    client = Client(EchoDoor(), limits)
+    client.send(get(b"/v1/other", b"X-A: " + b"b" * (limits.head_bytes - 100))[:-4])
+    missing = limits.head_bytes - len(client.connection.unread)
+    client.send(*[b"b"] * missing)
+    assert client.transport.sent == b""
+    client.send(b"b")
+    assert client.statuses() == [431]
+
+
+def test_a_body_in_tiny_chunks_is_refused_and_one_in_small_chunks_is_read() -> None:
+    for data, count in ((b" ", 1_000), (b" " * 5, 8_000)):
+        read = ChunkedBody(65_536)
+        read.feed(b"%x\r\n%b\r\n" % (len(data), data) * count + b"0\r\n\r\n", 0)
+        assert (read.complete, bytes(read.body)) == (True, data * count)
+    with pytest.raises(Refusal, match="tiny"):
+        ChunkedBody(65_536).feed(b"1\r\n \r\n" * 1_100, 0)
