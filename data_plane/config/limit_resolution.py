@@ -14,13 +14,12 @@ from data_plane.store.subjects import ordered_dimensions
 from tidegate.contract.config import Endpoint
 from tidegate.contract.limits import (
     BUCKET_ALGORITHMS,
-    EXACT,
     MAX_SLIDING_LOG_LIMIT,
     LimitRule,
     capacity,
+    exact_rate,
     is_visible,
     nominal_window_us,
-    reduced_rate,
     violations,
 )
 
@@ -158,13 +157,9 @@ def shared_params(rule: LimitRule, region_facts: RegionFacts, regions: Mapping[s
 
 def _slower_bucket(rule: LimitRule, reachable_shares: int, all_shares: int) -> bytes:
     """Pack a bucket that fills at the rate of the reachable regions' shares; in thousandths, to stay exact."""
-    thousandths = max(1, 1_000 * reachable_shares // all_shares)
-    rate, unit = reduced_rate(rule.limit, nominal_window_us(rule))
-    slower = Fraction(rate * thousandths, unit * 1_000)
-    if capacity(rule) * slower.denominator >= EXACT:
-        return encode_rule(rule, shared=True)
+    slower = Fraction(rule.limit * max(1, 1_000 * reachable_shares // all_shares), nominal_window_us(rule) * 1_000)
     params = encode_rule(rule, shared=True)
-    return _RULE.pack(params[0], slower.numerator, slower.denominator, capacity(rule))
+    return _RULE.pack(params[0], *exact_rate(slower, capacity(rule)), capacity(rule))
 
 
 def can_apply(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:

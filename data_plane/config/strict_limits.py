@@ -10,6 +10,7 @@ from tidegate.contract.limits import (
     EXACT,
     LimitRule,
     ShareStep,
+    bucket_rate,
     capacity,
     nominal_window_us,
     reduced_rate,
@@ -67,7 +68,7 @@ def strict_params_of(rule: LimitRule, region: str, revision: int) -> StrictParam
 
 def own_params_of(rule: LimitRule, part: LimitRule, revision: int) -> StrictParams:
     """The parameters of a bucket whose rights do not move: the region's own ``part`` of it."""
-    rate, unit = reduced_rate(part.limit, nominal_window_us(part))
+    rate, unit = bucket_rate(part)
     return strict_params(
         rule.algorithm,
         part.limit,

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 0.002
 """How long to wait before a decision on a slot that is being moved is tried again."""
+MOST_MOVES = 4
 REFRESH_EVERY_S = 15.0
 REFRESH_GAP_S = 0.05
 
@@ -136,7 +137,10 @@ class Cluster:
         if code == "MOVED":
             self._owners[slot] = shard
             self.want_refresh()
-            shard.resubmit(call.unanswered, call.unanswered_times)
+        if call.moves == MOST_MOVES:  # masters that send it to each other
+            self._answers.refuse(call.give_up(), "redirected")
+        elif code == "MOVED":
+            shard.send_moved(call)
         elif shard.keeper.link is None:
             self._later(call)
         else:

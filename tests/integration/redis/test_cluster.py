@@ -178,6 +178,24 @@ async def test_a_decision_that_was_sent_on_has_its_deadline_there_too(masters: M
     assert store.stats.redirects == 1
 
 
+@pytest.mark.parametrize("half", ["NODE", "MIGRATING"])
+async def test_a_decision_that_two_masters_send_to_each_other_is_given_up(
+    masters: Masters, open_store: OpenStore, half: str
+) -> None:
+    """Who moves a slot tells the target first; else, and until the target is told too, each names the other."""
+    store = await open_cluster(open_store, masters)
+    subject, other = key_on(2, "to and fro"), key_on(2, "at home")
+    slot = key_slot(subject)
+    with redis.Redis.from_url(masters[2].url) as source, redis.Redis.from_url(masters[0].url) as target:
+        source.execute_command("CLUSTER", "SETSLOT", slot, half, target.execute_command("CLUSTER", "MYID"))
+        try:
+            assert (await ask(store, (subject,), (rule(9),))).verdict == "redirected"
+            assert (await ask(store, (other,), (rule(9),))).verdict == "allowed"
+        finally:
+            source.execute_command("CLUSTER", "SETSLOT", slot, "NODE", source.execute_command("CLUSTER", "MYID"))
+    assert store.status().usable
+
+
 async def test_a_charge_that_reached_one_slot_is_ended_by_the_next_try(masters: Masters, open_store: OpenStore) -> None:
     store = await open_cluster(open_store, masters)
     keys = [key_on(i, "held") for i in range(3)]

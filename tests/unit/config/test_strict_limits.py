@@ -1,9 +1,11 @@
 """A strict limit as a region enforces it: schedules, terms, and whose limit a key belongs to."""
 
+import struct
+
 import pytest
 
 from data_plane.config.index import ConfigSet, RuleIndex
-from data_plane.config.limit_resolution import RegionFacts, in_region
+from data_plane.config.limit_resolution import RegionFacts, in_region, shared_params
 from data_plane.config.limits_of_keys import StrictLimits
 from data_plane.config.strict_limits import effective_us, most_units, moves_rights, scaled, schedule_of
 from data_plane.rights.region_state import RegionState
@@ -12,7 +14,7 @@ from testing.node import document_of, rule
 from tests.reference.shares import quota_at
 from tidegate.contract.calendar import SKEW_US, cycle_us, next_start_us
 from tidegate.contract.config import Client, Override, Plan, Region
-from tidegate.contract.limits import LimitRule, ShareStep, capacity
+from tidegate.contract.limits import EXACT, LimitRule, ShareStep, capacity
 
 HOUR_US = 3_600_000_000
 NOW_US = 1_700_000_000_000_000
@@ -55,6 +57,15 @@ def test_buckets_of_regions_that_keep_to_their_parts_hold_no_more_than_the_whole
     bucket = strict(mode="regional", algorithm=algorithm, burst=burst, shares={"us": 100, "eu": 250, "asia": 650})
     held = sum(capacity(in_region(bucket, region)) for region in bucket.shares)
     assert capacity(bucket) - 2 <= held <= capacity(bucket)
+
+
+def test_a_large_bucket_too_fills_by_the_shares_of_regions_that_are_reached():
+    bucket = rule(1, "large", 10**11, mode="shared", algorithm="token_bucket", window_us=10**13)
+    facts = RegionFacts(unreachable=(("asia", NOW_US),))
+    params = shared_params(bucket, facts, {"us": 1, "eu": 1, "asia": 1})
+    _, units, unit_us, size = struct.unpack("<Bddd", params)
+    assert 0.99 * 2 / 3 / 100 < units / unit_us <= 2 / 3 / 100
+    assert (size, size * unit_us < EXACT) == (10**11, True)
 
 
 def test_a_cut_holds_from_the_first_window_that_no_clock_has_reached():
