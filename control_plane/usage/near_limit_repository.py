@@ -13,6 +13,7 @@ from control_plane.usage import repository as reading
 from control_plane.usage import windows
 from control_plane.usage.models import UsageDay, UsageDayState, UsageHour
 from control_plane.usage.repository import ClientRange, client_ranges
+from control_plane.usage.windows import Window
 from tidegate.contract.limits import LimitRule
 
 MAX_CLIENTS = 1_000
@@ -36,33 +37,33 @@ async def near(
     plan: str,
     rules: Iterable[LimitRule],
     threshold: float,
-    now: datetime,
+    at: datetime,
     most: int = MAX_CLIENTS,
 ) -> Sequence[Near]:
     """Clients of ``plan`` that used at least ``threshold`` of one of ``rules`` (0.8: four fifths), nearest first.
 
-    A client's override in force takes the place of the limit.
+    The windows are those of ``at``; a client's override that was in force then takes the place of the limit.
     """
     found: list[Near] = []
     ranges = await client_ranges(session, CLIENTS_A_CHUNK)
     for rule in rules:
-        window = windows.current(rule, now)
-        usage = await _usage_since(session, plan, rule.name, window.start, now)
+        window = windows.current(rule, at)
+        usage = await _usage_in(session, plan, rule.name, window)
         for clients in ranges:
-            rows = await session.execute(_nearest(usage, clients, plan, rule, threshold, now, most))
+            rows = await session.execute(_nearest(usage, clients, plan, rule, threshold, at, most))
             found += [Near(client, plan, rule.name, taken, of, window.start) for client, taken, of in rows]
     found.sort(key=lambda one: one.used / one.of, reverse=True)
     return found[:most]
 
 
 def _nearest(
-    usage: Subquery, clients: ClientRange, plan: str, rule: LimitRule, threshold: float, now: datetime, most: int
+    usage: Subquery, clients: ClientRange, plan: str, rule: LimitRule, threshold: float, at: datetime, most: int
 ) -> Select[Any]:
     # added up before anything is joined: days of many clients are millions of rows
     by_client = select(usage.c.client, sql_cast(func.sum(usage.c.cost), UsageHour.cost.type).label("used"))
     within = by_client.where(usage.c.client >= clients.first, usage.c.client < clients.after)
     total = within.group_by(usage.c.client).subquery()
-    in_force = or_(OverrideRow.expires_at.is_(None), OverrideRow.expires_at > now)
+    in_force = or_(OverrideRow.expires_at.is_(None), OverrideRow.expires_at > at)
     own = case((in_force, OverrideRow.limit), else_=OverrideRow.then_limit)
     limit = func.coalesce(own, sql_cast(rule.limit, UsageHour.cost.type))
     share = sql_cast(total.c.used, Double) / func.nullif(limit, 0)
@@ -76,17 +77,17 @@ def _nearest(
     )
 
 
-async def _usage_since(session: AsyncSession, plan: str, limit: str, since: datetime, now: datetime) -> Subquery:
+async def _usage_in(session: AsyncSession, plan: str, limit: str, window: Window) -> Subquery:
     """``client`` and ``cost`` of a limit: by the day where days are rolled up, for a month of hours is 30 times as
     many rows, and by the hour for the rest.
     """
-    first = reading.first_whole_day(since)
+    first = reading.first_whole_day(window.start)
     query = select(UsageDayState.day).where(
-        ~UsageDayState.stale, UsageDayState.day >= first, UsageDayState.day < now.astimezone(UTC).date()
+        ~UsageDayState.stale, UsageDayState.day >= first, UsageDayState.day < window.end.astimezone(UTC).date()
     )
     days = (await session.scalars(query.order_by(UsageDayState.day))).all()
     by_hour = select(UsageHour.client, UsageHour.cost).where(
-        UsageHour.plan == plan, UsageHour.limit_name == limit, or_(*_hours_around(days, since))
+        UsageHour.plan == plan, UsageHour.limit_name == limit, or_(*_hours_around(days, window))
     )
     if not days:
         return by_hour.subquery()
@@ -96,14 +97,14 @@ async def _usage_since(session: AsyncSession, plan: str, limit: str, since: date
     return union_all(by_hour, by_day).subquery()
 
 
-def _hours_around(days: Sequence[date], since: datetime) -> Iterator[ColumnElement[bool]]:
-    """Conditions on the hours from ``since`` on that are in none of ``days``, in order: ranges, which leave whole
+def _hours_around(days: Sequence[date], window: Window) -> Iterator[ColumnElement[bool]]:
+    """Conditions on the hours of a window that are in none of ``days``, in order: ranges, which leave whole
     partitions alone.
     """
-    begin = since
+    begin = window.start
     for day in days:
         midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
         if begin < midnight:
             yield (UsageHour.hour >= begin) & (UsageHour.hour < midnight)
         begin = midnight + timedelta(days=1)
-    yield UsageHour.hour >= begin
+    yield (UsageHour.hour >= begin) & (UsageHour.hour < window.end)

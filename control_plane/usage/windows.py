@@ -73,6 +73,12 @@ def current(rule: LimitRule, now: datetime) -> Window:
     return Window(_whole(now - length) + (timedelta(hours=1) if length > timedelta(hours=1) else timedelta()), now)
 
 
+def is_over(rule: LimitRule, at: datetime, now: datetime) -> bool:
+    """Whether the window of ``at`` has ended by ``now``, with a whole hour: else its last hour belongs to two."""
+    end = current(rule, at).end
+    return rule.algorithm == "fixed_window" and end <= now and end == _whole(end)
+
+
 def period_start(rule: LimitRule, now: datetime) -> datetime:
     """The name of the window of ``now``; sliding windows take the aligned one, which stays for a while."""
     if rule.calendar is not None:

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import httpx
@@ -17,10 +17,11 @@ from control_plane.database import Database
 from control_plane.settings import Settings
 from control_plane.usage.webhooks import jobs as delivery
 from control_plane.usage.webhooks.addresses import all_public, host_of, url_fault
+from control_plane.usage.webhooks.alerts import find_alerts
 from control_plane.usage.webhooks.service import WebhookKeys
 from testing.control_plane import RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
-from tests.integration.control_plane.usage_batches import batch, cell, ship
+from tests.integration.control_plane.usage_batches import batch, cell, ship, this_hour
 from tidegate.stack.postgres import PostgresServer
 
 
@@ -135,6 +136,28 @@ async def test_tells_each_threshold_once_signed_with_a_key_that_is_shown_once(
     assert headers["host"] == f"127.0.0.1:{receiver.port}"
     assert is_signed(secret, headers, body)
     assert not is_signed(f"whsec_{base64.b64encode(bytes(32)).decode()}", headers, body)
+
+
+async def test_what_a_window_counted_last_is_told_after_its_end(
+    served: RunningControlPlane, make_settings: Callable[..., Settings]
+) -> None:
+    hook = {"url": "https://example.com/", "thresholds": [0.5, 1.0]}
+    (await served.admin.put("/v1/usage-webhooks/ops", json=hook)).raise_for_status()
+    begun = this_hour()
+    end = datetime.fromtimestamp(begun * 3_600, UTC)
+    await ship(served, batch(1, cell(allowed=99), hour=begun - 1))
+    settings = make_settings()
+    database = Database(settings.database_url.get_secret_value(), connect_timeout_s=5, command_timeout_s=5, pool_size=2)
+    try:
+        assert await find_alerts(database, end - timedelta(seconds=10)) == 1
+        await ship(served, batch(2, cell(allowed=1), hour=begun - 1), batch(3, cell(allowed=49), hour=begun))
+        assert await find_alerts(database, end + timedelta(seconds=50)) == 1
+        assert await find_alerts(database, end + timedelta(seconds=110)) == 0
+    finally:
+        await database.close()
+    begin = (end - timedelta(hours=1)).isoformat().replace("+00:00", "Z")
+    told = [(one["threshold"], one["used"], one["window_start"]) for one in await deliveries(served)]
+    assert told == [(0.5, 99, begin), (1.0, 100, begin)]
 
 
 def url_of(server: asyncio.Server) -> str:
