@@ -73,5 +73,5 @@ def _alerts(
             "due_at": func.now(),
         }
         for threshold in webhook.thresholds
-        if near.used >= threshold * near.of
+        if near.used / near.of >= threshold
     ]

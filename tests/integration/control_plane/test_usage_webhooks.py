@@ -160,6 +160,16 @@ async def test_what_a_window_counted_last_is_told_after_its_end(
     assert told == [(0.5, 99, begin), (1.0, 100, begin)]
 
 
+async def test_a_threshold_is_reached_by_the_very_unit_that_reaches_it(served: RunningControlPlane) -> None:
+    # as floats, 0.07 x 100 and 1.1 x 100 are a little more than 7 and 110
+    hook = {"url": "https://example.com/", "thresholds": [0.07, 1.1]}
+    (await served.admin.put("/v1/usage-webhooks/ops", json=hook)).raise_for_status()
+    for sequence, units, reached in ((1, 6, []), (2, 1, [0.07]), (3, 102, [0.07]), (4, 1, [0.07, 1.1])):
+        await ship(served, batch(sequence, cell(allowed=units)))
+        await run(served, "usage-alerts")
+        assert [one["threshold"] for one in await deliveries(served)] == reached
+
+
 def url_of(server: asyncio.Server) -> str:
     return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
 
