@@ -3,9 +3,11 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from control_plane.database import Database, migrate, revert
 from control_plane.errors import InvalidError
@@ -17,6 +19,8 @@ from control_plane.usage.what_if import Outcome, estimate
 from control_plane.usage.what_if_repository import CandidateLimit
 from testing.control_plane import RunningControlPlane
 from tests.integration.control_plane.usage_batches import batch, cell, now, ship, this_hour, totals
+from tests.reference.windows import fixed_window
+from tidegate.contract.limits import LimitRule
 from tidegate.stack.postgres import PostgresServer
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -261,6 +265,42 @@ async def test_estimates_what_a_limit_would_have_denied(served: RunningControlPl
         assert wrong.status_code == 422, wrong.text
         assert wrong.json()["errors"][0]["field"] == field
     assert (await served.admin.get("/v1/usage")).headers.get("x-tidegate-revision") is None
+
+
+AROUND_NOON, AFTER_NOON = {11: 60, 13: 60}, {13: 60, 23: 60}
+
+
+@pytest.mark.parametrize(
+    "asked", [AROUND_NOON, AFTER_NOON, dict.fromkeys(range(12), 100), dict.fromkeys(range(6), 150)]
+)
+@pytest.mark.parametrize("window", [5_400, 7_200, "hour", "day", "week", "month"])
+async def test_what_if_denies_what_a_node_would_have(
+    served: RunningControlPlane, window: int | str, asked: dict[int, int]
+) -> None:
+    midnight = (this_hour() // 24 - 1) * 24
+    noon_us = (midnight + 12) * 3_600_000_000  # of yesterday: there the longer windows begin
+    limit: dict[str, Any] = {"name": "tried", "limit": 150, "algorithm": "fixed_window"}
+    rule = LimitRule(id=1, **limit)
+    if isinstance(window, int):
+        limit["window_s"] = window
+        rule = replace(rule, window_us=window * 1_000_000)
+    else:
+        limit |= {"limit": 100, "window": window, "anchor": datetime.fromtimestamp(noon_us // 10**6, UTC).isoformat()}
+        rule = replace(rule, limit=100, calendar=window, anchor_us=noon_us)
+    (await served.admin.put("/v1/plans/free", json={})).raise_for_status()
+    (await served.admin.put("/v1/plans/pro", json={"limits": [limit]})).raise_for_status()
+    (await served.admin.put("/v1/clients/acme", json={"plan": "free"})).raise_for_status()
+    hours = {midnight + hour: units for hour, units in asked.items()}
+    batches = (batch(number, cell(allowed=units), hour=hour) for number, (hour, units) in enumerate(hours.items(), 1))
+    await ship(served, *batches)
+    state, denied = None, 0
+    for hour, units in hours.items():
+        for number in range(units):  # evenly over the hour
+            verdict = fixed_window(rule, state, 1, hour * 3_600_000_000 + number * 3_600_000_000 // units)
+            denied += not verdict.consumed.allowed
+            state = verdict.on_consumed.state if verdict.on_consumed else state
+    answer = await served.admin.post("/v1/plans/free/what-if", json={"plan": "pro", "days": 3})
+    assert answer.raise_for_status().json()["would_deny"] == denied
 
 
 async def test_many_clients_are_judged_by_one_statement_and_what_takes_too_long_is_refused_in_so_many_words(
