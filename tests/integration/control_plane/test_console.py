@@ -339,6 +339,24 @@ async def served_page(served: RunningControlPlane) -> Page:
         return await opened(client)
 
 
+async def test_an_agent_is_no_node_and_hides_not_that_all_of_these_are_gone(served: RunningControlPlane) -> None:
+    async with served.node("agent-1", role="agent").following():
+        async with served.node("node-1").following(), served.node("node-2").following():
+            await served.until_nodes(lambda nodes: len(nodes) == 3 and all(one["connected"] for one in nodes.values()))
+            page = await served_page(served)
+            async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
+                shown = (await Page(client, page.cookie).get("/")).text
+            assert "<b>2<small> / 2</small></b>" in shown
+            assert "3 of 3 nodes and agents are connected" in shown
+        await served.until_nodes(lambda nodes: sum(one["connected"] for one in nodes.values()) == 1)
+        async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
+            assert "No node of us-east is connected." in (await Page(client, page.cookie).get("/")).text
+            assert "no node connected" in (await Page(client, page.cookie).get("/regions")).text
+    await served.until_nodes(lambda nodes: not any(one["connected"] for one in nodes.values()))
+    async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
+        assert "No agent of us-east is connected." in (await Page(client, page.cookie).get("/")).text
+
+
 async def test_a_change_is_shown_at_once_in_every_open_tab(
     served: RunningControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
