@@ -45,7 +45,7 @@ class ControlPlane:
                 return httpx.Response(200, json={"client": "acme", "status": self.status, "blocks": [], "limits": []})
             case "/v1/clients/acme/usage":
                 denied = {"limit": "hourly", "endpoint": "reports", "region": "us-east", "denied": 7}
-                return httpx.Response(200, json={"items": [denied]})
+                return httpx.Response(200, json={"items": [denied], "next_cursor": None})
             case "/v1/blocks":
                 return httpx.Response(200, json={"items": [{"block": "bad-net"}]})
         return httpx.Response(404, json={"detail": "none"})
@@ -131,7 +131,7 @@ def test_times_are_read_as_people_write_them(text: str, at: datetime) -> None:
     assert moment(text, NOW) == at
 
 
-@pytest.mark.parametrize("text", ["yesterday", "25:00", "10:99"])
+@pytest.mark.parametrize("text", ["yesterday", "25:00", "10:99", "0001-01-01", "9999-12-31T23:59:00Z"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         moment(text, NOW)

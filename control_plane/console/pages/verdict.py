@@ -47,6 +47,8 @@ def moment(text: str, now: datetime) -> datetime:
         at = now.replace(hour=parts[0], minute=parts[1], second=parts[2] if len(parts) == 3 else 0, microsecond=0)
         return at if at <= now else at - timedelta(days=1)
     at = datetime.fromisoformat(text)
+    if not 1970 <= at.year < 9999:
+        raise ValueError("nothing was denied then, and there may be no half an hour around it")
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 

@@ -339,6 +339,12 @@ async def served_page(served: RunningControlPlane) -> Page:
         return await opened(client)
 
 
+async def test_a_time_without_half_an_hour_around_it_is_refused(api: httpx.AsyncClient) -> None:
+    page = await opened(api)
+    for at in ("0001-01-01", "9999-12-31T23:59:00Z"):
+        assert (await page.get(f"/why?q=acme&at={at}")).status_code == 422
+
+
 async def test_an_agent_is_no_node_and_hides_not_that_all_of_these_are_gone(served: RunningControlPlane) -> None:
     async with served.node("agent-1", role="agent").following():
         async with served.node("node-1").following(), served.node("node-2").following():
