@@ -29,6 +29,7 @@ class ControlPlane:
     def __init__(self, *items: dict[str, Any], silent: str | None = None) -> None:
         self.asked: list[httpx.URL] = []
         self.status = "suspended"
+        self.pages = False
         self._items = items
         self._regions = {"us-east": None, "eu-west": silent}
 
@@ -45,6 +46,8 @@ class ControlPlane:
                 return httpx.Response(200, json={"client": "acme", "status": self.status, "blocks": [], "limits": []})
             case "/v1/clients/acme/usage":
                 denied = {"limit": "hourly", "endpoint": "reports", "region": "us-east", "denied": 7}
+                if self.pages and "cursor" not in request.url.params:
+                    return httpx.Response(200, json={"items": [denied | {"denied": 0}] * 3, "next_cursor": "more"})
                 return httpx.Response(200, json={"items": [denied], "next_cursor": None})
             case "/v1/blocks":
                 return httpx.Response(200, json={"items": [{"block": "bad-net"}]})
@@ -104,6 +107,14 @@ def test_what_was_denied_lately_is_not_forgotten_once_nothing_is_in_the_way() ->
         found = explain(client, "acme", None, NOW)
     assert found.now is not None
     assert found.now.startswith("Nothing stands in the way of acme now. Limits denied 7 requests within the last day")
+
+
+def test_what_was_denied_counts_on_whichever_page_of_usage_it_stands() -> None:
+    plane = ControlPlane(denial("2026-11-30T10:42:00Z"))
+    plane.status, plane.pages = "active", True
+    with plane.client() as client:
+        found = explain(client, "acme", None, NOW)
+    assert "Limits denied 7 requests" in str(found.now)
 
 
 def test_where_nothing_is_remembered_it_says_so() -> None:
