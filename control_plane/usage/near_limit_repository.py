@@ -60,7 +60,7 @@ def _nearest(
     usage: Subquery, clients: ClientRange, plan: str, rule: LimitRule, threshold: float, at: datetime, most: int
 ) -> Select[Any]:
     # added up before anything is joined: days of many clients are millions of rows
-    by_client = select(usage.c.client, sql_cast(func.sum(usage.c.cost), UsageHour.cost.type).label("used"))
+    by_client = select(usage.c.client, reading.bounded_sum(usage.c.cost).label("used"))
     within = by_client.where(usage.c.client >= clients.first, usage.c.client < clients.after)
     total = within.group_by(usage.c.client).subquery()
     in_force = or_(OverrideRow.expires_at.is_(None), OverrideRow.expires_at > at)

@@ -14,13 +14,15 @@ from control_plane.errors import InvalidError
 from control_plane.usage import jobs as rollup
 from control_plane.usage import near_limit_repository as nearness
 from control_plane.usage.jobs import roll_up, tidy
+from control_plane.usage.models import LARGEST
 from control_plane.usage.partitions import Partitions, drop_before
 from control_plane.usage.what_if import Outcome, estimate
 from control_plane.usage.what_if_repository import CandidateLimit
 from testing.control_plane import RunningControlPlane
-from tests.integration.control_plane.usage_batches import batch, cell, now, ship, this_hour, totals
+from tests.integration.control_plane.usage_batches import FREE, batch, cell, now, ship, this_hour, totals
 from tests.reference.windows import fixed_window
 from tidegate.contract.limits import LimitRule
+from tidegate.contract.usage import Place
 from tidegate.stack.postgres import PostgresServer
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -173,6 +175,18 @@ async def test_lists_clients_near_a_limit_with_their_overrides(
     monkeypatch.setattr(nearness, "CLIENTS_A_CHUNK", 1)
     assert (await served.admin.get("/v1/plans/free/near-limit", params={"threshold": 0.8})).json() == answer
     assert (await served.admin.get("/v1/plans/none/near-limit")).status_code == 404
+
+
+async def test_what_cannot_be_true_of_one_hides_nobody_else_near_a_limit(served: RunningControlPlane) -> None:
+    limits = [{"name": "hourly", "limit": 100, "window": "hour"}]
+    (await served.admin.put("/v1/plans/free", json={"limits": limits})).raise_for_status()
+    for client in ("near", "liar"):
+        (await served.admin.put(f"/v1/clients/{client}", json={"plan": "free"})).raise_for_status()
+    places = tuple(Place("free", f"route-{number}", FREE.limits) for number in range(5))
+    lies = [cell("liar", allowed=2**53, place=place) for place in range(5) for _ in range(300)]
+    await ship(served, batch(1, cell("near", allowed=80), *lies, places=places))  # more than 2^63 together
+    answer = (await served.admin.get("/v1/plans/free/near-limit")).raise_for_status().json()
+    assert [(item["client"], item["used"]) for item in answer["items"]] == [("liar", LARGEST), ("near", 80)]
 
 
 async def test_a_long_window_is_made_of_days_and_of_the_hours_around_them(
