@@ -193,10 +193,12 @@ class UsageQuery(NamedTuple):
 
 
 async def complete_until(session: AsyncSession) -> dict[str, datetime | None]:
-    """By region, the instant up to which all usage has arrived."""
-    query = select(UsageRegion.region, UsageRegion.complete_until).order_by(UsageRegion.region)
-    # of a region that was deleted nothing more will arrive
-    rows = await session.execute(query.join(RegionRow, RegionRow.region == UsageRegion.region))
+    """By region, the instant up to which all usage has arrived; ``None`` where none ever did.
+
+    Deleted regions are left out: of them nothing more will arrive.
+    """
+    query = select(RegionRow.region, UsageRegion.complete_until).order_by(RegionRow.region)
+    rows = await session.execute(query.outerjoin(UsageRegion, UsageRegion.region == RegionRow.region))
     return {region: until for region, until in rows}  # noqa: C416  rows are no pairs to a type checker
 
 
