@@ -4,9 +4,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Double, Select, Subquery, case, func, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Double,
+    Label,
+    Select,
+    Subquery,
+    case,
+    func,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from control_plane.clients.models import ClientRow, OverrideRow
 from control_plane.usage import repository as reading
@@ -47,11 +60,14 @@ async def near(
     found: list[Near] = []
     ranges = await client_ranges(session, CLIENTS_A_CHUNK)
     for rule in rules:
-        window = windows.current(rule, at)
-        usage = await _usage_in(session, plan, rule.name, window)
+        start = windows.current(rule, at).start
+        parts = [
+            await _usage_in(session, plan, rule.name, window, weight) for window, weight in windows.counted(rule, at)
+        ]
+        usage = union_all(*parts).subquery()
         for clients in ranges:
             rows = await session.execute(_nearest(usage, clients, plan, rule, threshold, at, most))
-            found += [Near(client, plan, rule.name, taken, of, window.start) for client, taken, of in rows]
+            found += [Near(client, plan, rule.name, taken, of, start) for client, taken, of in rows]
     found.sort(key=lambda one: one.used / one.of, reverse=True)
     return found[:most]
 
@@ -77,7 +93,9 @@ def _nearest(
     )
 
 
-async def _usage_in(session: AsyncSession, plan: str, limit: str, window: Window) -> Subquery:
+async def _usage_in(
+    session: AsyncSession, plan: str, limit: str, window: Window, weight: float
+) -> Select[Any] | CompoundSelect[Any]:
     """``client`` and ``cost`` of a limit: by the day where days are rolled up, for a month of hours is 30 times as
     many rows, and by the hour for the rest.
     """
@@ -86,15 +104,19 @@ async def _usage_in(session: AsyncSession, plan: str, limit: str, window: Window
         ~UsageDayState.stale, UsageDayState.day >= first, UsageDayState.day < window.end.astimezone(UTC).date()
     )
     days = (await session.scalars(query.order_by(UsageDayState.day))).all()
-    by_hour = select(UsageHour.client, UsageHour.cost).where(
+    by_hour = select(UsageHour.client, _weighed(UsageHour.cost, weight)).where(
         UsageHour.plan == plan, UsageHour.limit_name == limit, or_(*_hours_around(days, window))
     )
     if not days:
-        return by_hour.subquery()
-    by_day = select(UsageDay.client, UsageDay.cost).where(
+        return by_hour
+    by_day = select(UsageDay.client, _weighed(UsageDay.cost, weight)).where(
         UsageDay.plan == plan, UsageDay.limit_name == limit, UsageDay.day.in_(days)
     )
-    return union_all(by_hour, by_day).subquery()
+    return union_all(by_hour, by_day)
+
+
+def _weighed(cost: InstrumentedAttribute[int], weight: float) -> Label[Any]:
+    return (cost if weight == 1 else cost * weight).label("cost")
 
 
 def _hours_around(days: Sequence[date], window: Window) -> Iterator[ColumnElement[bool]]:

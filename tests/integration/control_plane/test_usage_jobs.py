@@ -20,7 +20,7 @@ from control_plane.usage.what_if import Outcome, estimate
 from control_plane.usage.what_if_repository import CandidateLimit
 from testing.control_plane import RunningControlPlane
 from tests.integration.control_plane.usage_batches import FREE, batch, cell, now, ship, this_hour, totals
-from tests.reference.windows import fixed_window
+from tests.reference.windows import fixed_window, sliding_window
 from tidegate.contract.limits import LimitRule
 from tidegate.contract.usage import Place
 from tidegate.stack.postgres import PostgresServer
@@ -175,6 +175,25 @@ async def test_lists_clients_near_a_limit_with_their_overrides(
     monkeypatch.setattr(nearness, "CLIENTS_A_CHUNK", 1)
     assert (await served.admin.get("/v1/plans/free/near-limit", params={"threshold": 0.8})).json() == answer
     assert (await served.admin.get("/v1/plans/none/near-limit")).status_code == 404
+
+
+async def test_a_sliding_hour_is_never_two(served: RunningControlPlane, a_database: Database) -> None:
+    rule = LimitRule(id=1, name="hourly", limit=100, window_us=3_600_000_000)
+    limits = [{"name": "hourly", "limit": 100, "window_s": 3_600}]
+    (await served.admin.put("/v1/plans/free", json={"limits": limits})).raise_for_status()
+    (await served.admin.put("/v1/clients/acme", json={"plan": "free"})).raise_for_status()
+    begin_us = this_hour() * 3_600_000_000
+    await ship(served, batch(1, cell(allowed=60), hour=this_hour() - 1), batch(2, cell(allowed=55)))
+    state = None
+    for number in range(115):  # one a minute, which the node allows
+        verdict = sliding_window(rule, state, 1, begin_us + (number - 60) * 60_000_000)
+        assert verdict.consumed.allowed
+        state = verdict.on_consumed.state
+    at_us = begin_us + 55 * 60_000_000
+    left = sliding_window(rule, state, 0, at_us).consumed.remaining
+    async with a_database.read() as session:
+        (near,) = await nearness.near(session, "free", [rule], 0.1, datetime.fromtimestamp(at_us / 10**6, UTC))
+    assert near.used == 100 - left == 60
 
 
 async def test_what_cannot_be_true_of_one_hides_nobody_else_near_a_limit(served: RunningControlPlane) -> None:
