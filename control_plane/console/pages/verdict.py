@@ -131,11 +131,10 @@ def _verdicts(limits: Mapping[str, Any], usage: Sequence[Mapping[str, Any]]) -> 
     if denied:
         worst = max(denied, key=lambda item: int(item["denied"]))
         at = f" at {worst['endpoint']}" if worst["endpoint"] else ""
-        count = sum(item["denied"] for item in denied)
         yield Verdict(
             "warn",
-            f"Nothing stands in the way of {name} now. Limits denied {count:,} requests within the last day, "
-            f"most of them {worst['limit']}{at} in {worst['region']} ({worst['denied']:,}).",
+            f"Nothing stands in the way of {name} now. Limits denied it within the last day, "
+            f"most often {worst['limit']}{at} in {worst['region']} ({worst['denied']:,} requests).",
         )
     near: dict[str, list[str]] = {}
     for limit, region, use in uses:
