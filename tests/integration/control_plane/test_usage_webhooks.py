@@ -379,7 +379,8 @@ async def test_names_what_is_wrong_with_a_webhook(served: RunningControlPlane) -
         ({"url": "https://256.1.1.1/"}, "url"),
         ({"url": "https://xn--/"}, "url"),
         (good | {"thresholds": []}, "thresholds"),
-        (good | {"thresholds": [0.8, 0.801]}, "thresholds"),
+        (good | {"thresholds": [0.8, 0.8]}, "thresholds"),
+        (good | {"thresholds": [0.995]}, "thresholds"),  # it would be told as 1.0
         (good | {"plan": "none"}, "plan"),
         (good | {"client": "none"}, "client"),
         (good | {"colour": "red"}, "colour"),
