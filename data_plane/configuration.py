@@ -82,11 +82,13 @@ class Configuration:
             log.error("snapshot_ignored", error=str(error))
 
     async def _start_from_store(self) -> None:
-        """Put the region's stored snapshot in force, if it is newer than what this process has."""
+        """Put the region's stored snapshot in force, if it is newer than what this process has from its file."""
         while True:
             try:
                 snapshot = await self._stored.load(after=self._config.revision)
-                if snapshot is not None and snapshot.revision > self._config.revision:
+                has = self._config.revision
+                is_named = has > 0 and has == self._config.wanted_revision
+                if snapshot is not None and snapshot.revision > has and not is_named:
                     self._config.restore(snapshot)
                     log.info("started_from_the_store", revision=snapshot.revision)
             except (UnreadableSnapshotError, InvalidConfigError) as error:

@@ -13,6 +13,7 @@ from fastapi import Response
 from prometheus_client.core import Metric
 
 from data_plane.config.index import RuleIndex
+from data_plane.config.limits_of_keys import params_in_force
 from data_plane.config.stream import Decided
 from data_plane.configuration import Configuration
 from data_plane.decide.check_resolution import Anonymous
@@ -72,7 +73,9 @@ class Node:
             LocalCounters(host, MAX_LOCAL_KEYS), LocalCounters(host, MAX_LOCAL_KEYS), self._membership,
             asyncio.get_running_loop().call_soon, clock.now_us,
         )  # fmt: skip
-        self.accounts = RedisAccounts(self.store)
+        self.accounts = RedisAccounts(
+            self.store, lambda key: params_in_force(self.decider.index, key, clock.now_us() / 1_000_000)
+        )
         self.settlement = Settlement(
             self._fallback, self.accounts, clock, lambda: self.store.status().usable, secrets.token_bytes
         )

@@ -48,7 +48,7 @@ class RegionView:
             self.state.set_unreachable,
         )  # fmt: skip
         epochs = None if joined is None else RedisEpochs(settings.node, store, joined)
-        self._watch = RegionWatch(self.state, self._peers, epochs)
+        self._watch = RegionWatch(self.state, self._peers, epochs, clock)
 
     def applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
         """Take over a configuration that is about to be in force."""

@@ -9,6 +9,8 @@
 -- and unit are the part's, the one share is what the part holds, and a unit is `unit` quanta.
 local CAPACITY = 68
 local SMALLEST_LOAN = 20
+-- The same as EPOCH_FLOOR_US in tidegate/contract/calendar.py.
+local SHORTEST_EPOCH = 600000000
 
 local function epoch_start(params, epoch)
   return epoch * params.length
@@ -44,9 +46,23 @@ local function fill_until(params, state, until_us)
   state.at = until_us
 end
 
+-- Moves a state to the epochs of a rule whose epochs have another length; `length` is that of the rule before. Borrowed
+-- capacity ends at once. Lent capacity stays away until an epoch ends in which no borrower that knows only the rule before
+-- can have it any more.
+local function renumber(params, state, length)
+  local last = state.at
+  state.lent, state.borrowed, state.lent_before = state.lent + state.lent_before, 0, 0
+  if state.lent > 0 then
+    last = math.max(last, (state.epoch + 1) * length - 1)
+  end
+  state.epoch = id_of(params, last)
+  state.level = math.min(state.level, capacity_of(params, state) * quanta_per_unit(params))
+end
+
 -- Returns the bucket filled until now; unchanged if the clock stepped back.
 local function capacity_load(key, params)
   local quanta = quanta_per_unit(params)
+  local oldest = epoch_start(params, id_of(params, now) - 1)
   local state
   local raw = call('GET', key)
   if raw and byte(raw) == CAPACITY and unpack('<I4', raw, 2) == params.incarnation then
@@ -54,23 +70,28 @@ local function capacity_load(key, params)
     state = {}
     _, state.epoch, state.at, state.level, state.lent, state.borrowed, state.lent_before, state.second, state.units,
       state.units_before, rate, unit, size = unpack('<I4I6I7I7I6I6I6I5I6I6I6I6I6', raw, 2)
-    if unit ~= params.unit or size ~= params.size or rate ~= params.rate then
+    local changed = unit ~= params.unit or size ~= params.size or rate ~= params.rate
+    if changed then
       -- Whole tokens survive a change of the limit.
       local max_tokens = params.size == 0 and own_capacity(params, now) or params.size
       state.level = math.min(floor(state.level / (unit * math.max(1, size))), max_tokens) * quanta
+    end
+    -- Without a size, the length of epochs depends on what is not stored.
+    if (changed or size == 0) and state.epoch ~= id_of(params, state.at) then
+      renumber(params, state, math.max(SHORTEST_EPOCH, ceil(3 * size * unit / rate)))
     end
   else
     state = { at = now, level = 0, lent = 0, borrowed = 0, lent_before = 0, second = 0, units = 0, units_before = 0 }
     if params.birth > 0 then
       state.at = math.min(now, params.birth)
     else
-      state.level = own_capacity(params, now) * quanta
+      -- Without a state the bucket was full; what a share that was raised since adds has no tokens yet.
+      state.at, state.level = oldest, own_capacity(params, oldest) * quanta
     end
     state.epoch = id_of(params, state.at)
   end
   -- A state older than the epoch before is full: an epoch lasts at least three times as long as filling takes.
-  local oldest = epoch_start(params, id_of(params, now) - 1)
-  if state.at < oldest then
+  if state.epoch < id_of(params, oldest) then
     state.epoch, state.at, state.lent, state.borrowed, state.lent_before = id_of(params, oldest), oldest, 0, 0, 0
     state.second, state.units, state.units_before = 0, 0, 0
     state.level = math.min(state.level, own_capacity(params, oldest) * quanta)

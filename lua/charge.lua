@@ -15,13 +15,11 @@ local BEYOND_ANY_LIMIT = 562949953421312
 local LARGEST_ENTRY = 65535
 local CHARGED = { [0] = fixed_window, sliding_window }
 
-local function charged_bucket(key, shared, rate, unit, size, cost)
+local function charged_bucket(key, shared, rate, unit, size, cost, queue)
   local dirty, at, debt, taken, returned, born = 0, now, 0, 0, 0, 0
   local raw = call('GET', key)
   if raw and is_bucket(raw) then
-    local old_rate, old_unit, old_size
-    dirty, at, debt, old_rate, old_unit, old_size, taken, returned, born = bucket_state(raw)
-    debt = carried_debt(false, debt, old_unit, old_size, unit, size)
+    dirty, at, debt, taken, returned, born = bucket_at(raw, rate, unit, size, queue)
   end
   debt = math.max(debt, math.min(debt + cost * unit, size * unit))
   local fills = at - now + ceil(debt / rate)
@@ -93,7 +91,7 @@ for i = 3, #KEYS do
     _, _, _, _, _, value, ttl, due, was_dirty =
       sliding_log(KEYS[i], shared, BEYOND_ANY_LIMIT, b, c, math.min(cost, LARGEST_ENTRY))
   elseif a > 0 then
-    value, ttl, due, was_dirty = charged_bucket(KEYS[i], shared, a, b, c, cost)
+    value, ttl, due, was_dirty = charged_bucket(KEYS[i], shared, a, b, c, cost, algorithm == 4)
   end
   if value then
     charged = charged + 1

@@ -57,11 +57,12 @@ local function note_overshoot(known, limit)
 end
 
 -- Puts a cell among the peers' entries. Returns by how much that peer's units grew, or nil for a cell known before.
--- A bucket's newer birth replaces its entry.
-local function merge_cell(entries, window, taken, returned, is_bucket_rule)
+-- A bucket's newer birth replaces its entry. `size` is that of a bucket, nil for windows: of all that a peer ever took of a
+-- bucket, no more than a whole one can be owed still.
+local function merge_cell(entries, window, taken, returned, size)
   for i = 1, #entries do
     local entry = entries[i]
-    if entry.name == peer and (is_bucket_rule or entry.window == window) then
+    if entry.name == peer and (size or entry.window == window) then
       if window < entry.window or window == entry.window and taken + returned <= entry.taken + entry.returned then
         return nil
       end
@@ -71,7 +72,7 @@ local function merge_cell(entries, window, taken, returned, is_bucket_rule)
     end
   end
   entries[#entries + 1] = { name = peer, window = window, taken = taken, returned = returned }
-  return taken - returned
+  return size and math.min(taken - returned, size) or taken - returned
 end
 
 local function merge_windows(key, raw, peers_key, stored_peers, algorithm, a, b, c, cells, from)
@@ -100,7 +101,7 @@ local function merge_windows(key, raw, peers_key, stored_peers, algorithm, a, b,
     window, cell_taken, cell_returned, from = unpack('<i8i8i8', cells, from)
     if window > id + 1 then
       ahead = true
-    elseif window >= id - 1 and merge_cell(entries, window, cell_taken, cell_returned, false) then
+    elseif window >= id - 1 and merge_cell(entries, window, cell_taken, cell_returned) then
       changed = true
     end
   end
@@ -135,7 +136,7 @@ local function merge_bucket(key, raw, peers_key, stored_peers, queue, rate, unit
   while from <= #cells do
     local born, taken, returned
     born, taken, returned, from = unpack('<i8i8i8', cells, from)
-    local grown = merge_cell(entries, born, taken, returned, true)
+    local grown = merge_cell(entries, born, taken, returned, size)
     if grown then
       growth = (growth or 0) + grown
     end

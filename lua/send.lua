@@ -81,9 +81,22 @@ local function collect()
     parts[#parts + 1] = head .. key .. packed_integer(window) .. packed_integer(taken) .. packed_integer(returned)
   end
 
+  -- Counts of a bucket's peers outlive its debt by this, as those of windows do (receive.lua).
+  local PEER_SLACK_MS = 60000
+
+  -- What is taken here keeps a peer's own count of a bucket alive there. So it must stay known here as long: if it were
+  -- forgotten, the peer's next news would count again all that the peer ever took.
+  local function keep_peers(key, lasts_us)
+    local ttl = ceil((lasts_us + SLACK_US) / 1000) + PEER_SLACK_MS
+    local left = call('PTTL', key .. '!')
+    if left >= 0 and left < ttl then
+      call('PEXPIRE', key .. '!', ttl)
+    end
+  end
+
   -- Returns a counter's window (a bucket's: born_us), and this region's own counts: taken, taken before, returned,
   -- returned before; nothing if it is no counter. A family's functions are made when one of them is first needed.
-  local function own_counts(raw)
+  local function own_counts(key, raw)
     local window, taken, before, returned, returned_before, _
     if is_window(raw) then
       window_of = window_of or windows()
@@ -94,7 +107,9 @@ local function collect()
       return window, taken, before, returned, returned_before
     elseif is_bucket(raw) then
       bucket_of = bucket_of or buckets()
-      _, _, _, _, _, _, taken, returned, window = bucket_of(raw)
+      local at, debt, rate
+      _, at, debt, rate, _, _, taken, returned, window = bucket_of(raw)
+      keep_peers(key, at - now + ceil(debt / math.max(1, rate)))
       return window, taken, 0, returned, 0
     end
   end
@@ -106,7 +121,7 @@ local function collect()
       local key, raw = members[i], values[i]
       local window, taken, before, returned, returned_before
       if raw then
-        window, taken, before, returned, returned_before = own_counts(raw)
+        window, taken, before, returned, returned_before = own_counts(key, raw)
       end
       if window and byte(raw) % 2 == 1 then
         -- A counter is dirty only while it has a mark.

@@ -107,10 +107,10 @@ class ConfigSet:
         return self._buckets[number].get(kind, {})
 
     def documents(self) -> Iterator[tuple[str, str, bytes]]:
-        """Every document: kind, id, body."""
+        """Every document: kind, id, body; the same order for all who have the same documents."""
         for bucket in self._buckets:
-            for kind, bodies in bucket.items():
-                for id, body in bodies.items():
+            for kind, bodies in sorted(bucket.items()):
+                for id, body in sorted(bodies.items()):
                     yield kind, id, body
 
     def __len__(self) -> int:

@@ -8,19 +8,18 @@ from typing import NamedTuple
 import msgspec
 
 from data_plane.config.counter_keys import key_builder
-from data_plane.config.strict_limits import moves_rights, own_params_of, scaled, strict_params_of
+from data_plane.config.strict_limits import moves_rights, only_from_us, own_params_of, scaled, strict_params_of
 from data_plane.store.packing import SILENT, encode_rule
 from data_plane.store.subjects import ordered_dimensions
 from tidegate.contract.config import Endpoint
 from tidegate.contract.limits import (
     BUCKET_ALGORITHMS,
-    EXACT,
     MAX_SLIDING_LOG_LIMIT,
     LimitRule,
     capacity,
+    exact_rate,
     is_visible,
     nominal_window_us,
-    reduced_rate,
     violations,
 )
 
@@ -40,12 +39,14 @@ class RegionFacts(NamedTuple):
     """The state of the region by which limits are resolved.
 
     ``revision`` is that of the shares; ``rights`` says that rights of strict limits move here. ``unreachable`` peers
-    have the instant (microseconds) since when; it is the same on every node.
+    have the instant (microseconds) since when; it is the same on every node. ``at_us`` is an instant that has passed:
+    by it a region that keeps to its shares knows those that are over.
     """
 
     revision: int = 0
     rights: bool = False
     unreachable: tuple[tuple[str, int], ...] = ()
+    at_us: int = 0
 
 
 class Peers(NamedTuple):
@@ -76,7 +77,8 @@ class ResolvedLimit:
     ) -> None:
         has_peers = len(peers.regions) > 1
         moves = peers.region_facts.rights and moves_rights(rule)
-        self.alone = of_whole_site(in_region(rule, region)) if of_site else in_region(rule, region)
+        part = in_region(rule, region, peers.region_facts.at_us)
+        self.alone = of_whole_site(part) if of_site else part
         """The rule by which this region decides without other regions, and without its store."""
         keeps = peers.region_facts.rights and rule.mode == "strict" and not moves and self.alone.limit > 0
         self.has_rights = moves or keeps
@@ -104,19 +106,22 @@ class ResolvedLimit:
         self.attributes = tuple(rule.match.attributes.items())
 
 
-def in_region(rule: LimitRule, region: str) -> LimitRule:
+def in_region(rule: LimitRule, region: str, at_us: int = 0) -> LimitRule:
     """The rule as this region enforces it alone: its own share, if the mode divides the limit between regions.
 
     A ``strict`` limit without an exchange of rights is the region's share; all shares sum to the limit. While shares
-    change, it is the smallest share of any step.
+    change, it is the smallest share of any step that may still count at ``at_us``.
     """
     if rule.mode == "shared":
         return rule
     quota = rule.shares.get(region, 0)
-    if rule.mode == "strict" and rule.algorithm not in BUCKET_ALGORITHMS:
-        quota = min([quota, *(step.shares.get(region, 0) for step in rule.steps)])
+    is_bucket = rule.algorithm in BUCKET_ALGORITHMS
+    last = max((place for place, step in enumerate(rule.steps) if only_from_us(rule, step) <= at_us), default=0)
+    for step in rule.steps[last:-1]:
+        units = step.shares.get(region, 0)
+        quota = min(quota, units * rule.limit // max(1, capacity(rule)) if is_bucket else units)
     burst = rule.burst
-    if rule.algorithm in BUCKET_ALGORITHMS and rule.limit:
+    if is_bucket and rule.limit:
         # of a leaky bucket's capacity one is served while the others wait
         burst = max(0, capacity(rule) * quota // rule.limit - (rule.algorithm == "leaky_bucket"))
     return msgspec.structs.replace(rule, limit=quota, burst=burst)
@@ -152,13 +157,9 @@ def shared_params(rule: LimitRule, region_facts: RegionFacts, regions: Mapping[s
 
 def _slower_bucket(rule: LimitRule, reachable_shares: int, all_shares: int) -> bytes:
     """Pack a bucket that fills at the rate of the reachable regions' shares; in thousandths, to stay exact."""
-    thousandths = max(1, 1_000 * reachable_shares // all_shares)
-    rate, unit = reduced_rate(rule.limit, nominal_window_us(rule))
-    slower = Fraction(rate * thousandths, unit * 1_000)
-    if capacity(rule) * slower.denominator >= EXACT:
-        return encode_rule(rule, shared=True)
+    slower = Fraction(rule.limit * max(1, 1_000 * reachable_shares // all_shares), nominal_window_us(rule) * 1_000)
     params = encode_rule(rule, shared=True)
-    return _RULE.pack(params[0], slower.numerator, slower.denominator, capacity(rule))
+    return _RULE.pack(params[0], *exact_rate(slower, capacity(rule)), capacity(rule))
 
 
 def can_apply(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:

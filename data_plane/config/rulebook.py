@@ -145,8 +145,8 @@ class Rulebook:
         """The classes of clients: the priorities of their plans (0 for an unknown plan)."""
         self.reporters = reporters_by_hash(_of(Reporter, sections.get("reporter", {})).values())
         self.region_facts = RegionFacts()
-        self.by_id = {rule.id: rule for rule in self.rules()}
-        """Every limit, by the id that is part of its counters' keys."""
+        self.by_id = {rule.id: rule for rule in (*self.rules(), *self._capacities())}
+        """Every limit, also backends' capacities, by the id that is part of its counters' keys."""
         self.shared_by_id = {id: rule for id, rule in self.by_id.items() if rule.mode == "shared"}
         """Every shared limit, by id."""
         self.overrides = _of(EnforcementOverride, sections.get("enforcement", {}))
@@ -214,6 +214,11 @@ class Rulebook:
             rules += [self._overridden(rule, OUTSIDE_PLANS) for rule in capacities] if self.overrides else capacities
         limits = resolve(rules, endpoint, method, self.region, Peers(self.regions, self.region_facts), sites=sites)
         return LimitSet(limits, endpoint.cost, plan=plan_name, endpoint=endpoint.endpoint, of_plan=ids, guard=guard)
+
+    def _capacities(self) -> Iterable[LimitRule]:
+        for backend in self.backends.values():
+            _, policy = self.protected.get(backend.backend, (backend, None))
+            yield from capacity_rules(backend, policy, self.priorities[0], self.region)
 
     def _named(self, _method: str, name: str) -> Endpoint:
         return self.routes.by_name.get(name, NO_ENDPOINT)

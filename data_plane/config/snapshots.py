@@ -66,6 +66,9 @@ class SnapshotFile:
 
     def load(self) -> Snapshot | None:
         """The snapshot in the file, not yet verified; ``None`` without a file."""
+        with contextlib.suppress(OSError):
+            for unfinished in self._path.parent.glob(f"{self._path.name}.*.new"):  # its process died
+                unfinished.unlink()
         try:
             raw = self._path.read_bytes()
         except FileNotFoundError:
@@ -120,7 +123,8 @@ class SnapshotFile:
 
     def _write(self, snapshot: Snapshot) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)  # made with mode 0600
+        # made with mode 0600
+        handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=f"{self._path.name}.", suffix=".new")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.writelines(encoded(snapshot))
@@ -150,10 +154,14 @@ class StoredSnapshot:
     def __init__(self, store: RedisCounterStore) -> None:
         self._store = store
         self._newest: Snapshot | None = None
+        self._undone = 0
+        """The newest revision that was in force before the control plane, restored, went back to an earlier one."""
         self._wanted = asyncio.Event()
 
     def save_soon(self, snapshot: Snapshot) -> None:
         """Write this snapshot in the background, unless the store has a newer one."""
+        if self._newest is not None and 0 < snapshot.revision <= self._newest.revision:
+            self._undone = max(self._undone, self._newest.revision)
         self._newest = snapshot
         self._wanted.set()
 
@@ -175,10 +183,12 @@ class StoredSnapshot:
 
     async def save(self, snapshot: Snapshot) -> None:
         """Write a snapshot, unless the store has it or a newer one. Raises ``StoreUnavailableError``."""
-        before = await self._read()
-        if before is not None and before.revision >= snapshot.revision:
-            return
         name, count = snapshot.config.digest[:16], 0
+        before = await self._read()
+        if before is not None and (before.revision, before.name) == (snapshot.revision, name):
+            return
+        if before is not None and before.revision >= snapshot.revision and before.revision > self._undone:
+            return
         for piece in _pieces(encoded(snapshot)):
             packed = await asyncio.to_thread(zlib.compress, piece, 1)
             await self._execute("SET", _piece(name, count), packed)

@@ -298,7 +298,9 @@ class ConfigService:
         return None
 
     def _differs(self, heartbeat: Heartbeat) -> bool:
-        return heartbeat.revision == self.revision and heartbeat.digest != self.digest
+        if self.refused is not None and self.refused.revision == heartbeat.revision:
+            return False  # it was sent already, and would be refused again
+        return 0 < heartbeat.revision <= self.revision and heartbeat.digest != self.digest
 
     def _commit(self, commit: Commit) -> Ack:
         begun, changes = self._begun, self._changes

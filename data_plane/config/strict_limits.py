@@ -3,13 +3,14 @@
 import msgspec
 
 from data_plane.store.strict_packing import NO_ID, Quota, Schedule, StrictParams, strict_params
-from tidegate.contract.calendar import SKEW_US, WindowGrid, grid_of, id_at, next_start_us, start_us
+from tidegate.contract.calendar import SKEW_US, WindowGrid, cycle_us, grid_of, id_at, next_start_us, start_us
 from tidegate.contract.config import Override
 from tidegate.contract.limits import (
     BUCKET_ALGORITHMS,
     EXACT,
     LimitRule,
     ShareStep,
+    bucket_rate,
     capacity,
     nominal_window_us,
     reduced_rate,
@@ -67,7 +68,7 @@ def strict_params_of(rule: LimitRule, region: str, revision: int) -> StrictParam
 
 def own_params_of(rule: LimitRule, part: LimitRule, revision: int) -> StrictParams:
     """The parameters of a bucket whose rights do not move: the region's own ``part`` of it."""
-    rate, unit = reduced_rate(part.limit, nominal_window_us(part))
+    rate, unit = bucket_rate(part)
     return strict_params(
         rule.algorithm,
         part.limit,
@@ -111,6 +112,14 @@ def divided(rule: LimitRule, limit: int, burst: int | None, parts: tuple[ShareSt
 def effective_us(rule: LimitRule, now_us: int) -> int:
     """The instant from which units are spent and given under the newest steps only, by the store's clock."""
     return next_start_us(rule, now_us + SKEW_US)
+
+
+def only_from_us(rule: LimitRule, step: ShareStep) -> int:
+    """From when on nothing counts that was used before ``step`` holds, by any clock: neither in the window before nor,
+    of a bucket, as tokens that have not come back.
+    """
+    begins_us = next_start_us(rule, step.from_us - 1) + SKEW_US
+    return begins_us if rule.algorithm == "fixed_window" else begins_us + cycle_us(rule)
 
 
 def most_units(rule: LimitRule) -> int:

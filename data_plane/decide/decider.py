@@ -204,7 +204,7 @@ class Decider:
             if gate is not None and is_priced(check.packed):
                 verdict = denied_at_a_price(verdict, gate, check.cost)  # not cached: the price may fall at any moment
             elif self._memory is not None and check.cost:
-                self._memory.remember(verdict, check.keys, check.asked_us)
+                self._memory.remember(verdict, check.keys, check.asked_us, now_us)
         self._conclude(check, verdict, now_us)
 
     def unanswered(self, check: PendingCheck, error: StoreUnavailableError, _now_us: int) -> None:

@@ -15,9 +15,9 @@ from data_plane.config.limit_resolution import ResolvedLimit
 from data_plane.config.limit_set import LimitSet
 from data_plane.config.load_gate import GatePass
 from data_plane.store.local_counters import LocalCounters
-from data_plane.store.packing import FIGURES, UNKNOWN, encode_check, encode_rule
+from data_plane.store.packing import FIGURES, MOST_LIMITS, UNKNOWN, encode_check, encode_rule
 from data_plane.store.script_host import ScriptError
-from tidegate.contract.limits import LimitRule, capacity
+from tidegate.contract.limits import BUCKET_ALGORITHMS, LimitRule, capacity
 
 log = structlog.get_logger()
 
@@ -55,7 +55,7 @@ class Debt(NamedTuple):
 
     key: bytes
     params: bytes
-    """The store's parameters of the limit."""
+    """The store's parameters of the limit when it was counted last."""
     cost: int
     state: bytes
     """The local counter's state up to which the debt is counted."""
@@ -109,8 +109,9 @@ class StoreFallback:
         self._max_debts = max_debts
         self._waiting: list[UnansweredCheck] = []
         self._plans: dict[int, _Plan] = {}
-        self._owed: OrderedDict[bytes, _Local] = OrderedDict()
-        """Counters that admitted something here, as they were counted last."""
+        self._owed: OrderedDict[bytes, tuple[_Local, int]] = OrderedDict()
+        """Counters that admitted something here, as they were counted last, and the most that they can owe. A bucket
+        that was raised keeps its tokens, so that what is missing in it tells more than was taken."""
         self._paid: OrderedDict[bytes, bytes] = OrderedDict()
         """States that are settled. They still count here while their windows run: a store that comes and goes must not
         give every client a fresh limit each time."""
@@ -149,7 +150,7 @@ class StoreFallback:
         for check, plan in zip(waiting, plans, strict=True):
             count = len(plan.places)
             if counted and count and check.cost and not plan.closed:
-                self._note(plan, keys, key_at, figures, at)
+                self._note(plan, keys, key_at, figures, at, check.cost)
             if plan.counts_all:
                 check.done(figures, at, now_us, degraded=True)
             else:
@@ -199,7 +200,8 @@ class StoreFallback:
         for key in keys:
             if costs.get(key, 0) <= 0:
                 del self._owed[key]
-        return [Debt(key, self._owed[key].limit.params, cost, states[key]) for key, cost in costs.items() if cost > 0]
+        found = [(key, *self._owed[key], cost) for key, cost in costs.items() if cost > 0]
+        return [Debt(key, local.limit.params, min(cost, most), states[key]) for key, local, most, cost in found]
 
     def still_owed(self, debts: Sequence[Debt], now_us: int) -> list[Debt]:
         """The same debts, later: units that no longer count are no longer owed."""
@@ -209,18 +211,19 @@ class StoreFallback:
 
     def paid(self, debts: Sequence[Debt]) -> None:
         """These debts were charged to the store."""
-        for key, _, _, state in debts:
+        for key, _, cost, state in debts:
             self._paid[key] = state
             self._paid.move_to_end(key)
             if len(self._paid) > self._max_debts:
                 self._paid.popitem(last=False)
-            if self._counters.state(key) == state:
-                self._owed.pop(key, None)
+            owed = self._owed.pop(key, None)
+            if owed is not None and self._counters.state(key) != state:
+                self._owed[key] = owed[0], owed[1] - cost
 
     def _still_owed(self, states: dict[bytes, bytes], now_us: int) -> dict[bytes, int]:
         """Units by counter that count in these states and were not settled."""
-        asked = [(key, self._owed[key], state, 1) for key, state in states.items()]
-        asked += [(key, self._owed[key], paid, -1) for key in states if (paid := self._paid.get(key)) is not None]
+        asked = [(key, self._owed[key][0], state, 1) for key, state in states.items()]
+        asked += [(key, self._owed[key][0], paid, -1) for key in states if (paid := self._paid.get(key)) is not None]
         left = self._counters.remaining([(local.params, state) for _, local, state, _ in asked], now_us)
         costs = dict.fromkeys(states, 0)
         for (key, local, _, sign), remaining in zip(asked, left, strict=True):
@@ -233,7 +236,9 @@ class StoreFallback:
             if self._counters.state(key) is None:
                 self._paid.pop(key, None)
 
-    def _note(self, plan: _Plan, keys: Sequence[bytes], key_at: int, figures: Sequence[int], at: int) -> None:
+    def _note(
+        self, plan: _Plan, keys: Sequence[bytes], key_at: int, figures: Sequence[int], at: int, cost: int
+    ) -> None:  # fmt: skip
         """If a check was admitted here, its counters owe the store."""
         for local in plan.locals:
             if figures[at + 2] < 0 and not local.limit.rule.shadow:
@@ -242,8 +247,8 @@ class StoreFallback:
         owed = self._owed
         for local in plan.locals:
             key = keys[key_at]
-            owed[key] = local
-            owed.move_to_end(key)
+            before = owed.pop(key, None)
+            owed[key] = local, cost if before is None else before[1] + cost
             key_at += 1
         while len(owed) > self._max_debts:
             owed.popitem(last=False)
@@ -253,12 +258,17 @@ def node_part(rule: LimitRule, nodes: int) -> LimitRule:
     """The rule with this node's part of its limit; at least 1, so that a small limit still admits someone."""
     if nodes == 1 or rule.limit == 0:
         return rule
-    burst = None if rule.burst is None else max(1, rule.burst // nodes)
+    burst = None
+    if rule.algorithm in BUCKET_ALGORITHMS:
+        # of a leaky bucket's capacity one is served while the others wait
+        burst = max(1, capacity(rule) // nodes) - (rule.algorithm == "leaky_bucket")
     return msgspec.structs.replace(rule, limit=max(1, rule.limit // nodes), burst=burst)
 
 
 def _plan(limit_set: LimitSet, nodes: int) -> _Plan:
     places = tuple(at for at, limit in enumerate(limit_set.limits) if limit.rule.on_store_failure == "local")
+    if len(places) > MOST_LIMITS:  # no call can carry them, so they are closed
+        places = ()
     found = []
     for at in places:
         rule = node_part(limit_set.limits[at].alone, nodes)

@@ -9,6 +9,7 @@ import msgspec
 from data_plane.config.index import RuleIndex
 from data_plane.config.limit_set import NO_LIMITS
 from data_plane.config.limits_of_keys import params_in_force
+from data_plane.config.routes import UNMATCHED
 from data_plane.decide.check_resolution import Anonymous, resolve
 from data_plane.decide.pending_check import PendingCheck, Refusal, ResolvedCheck, Verdict, conclude
 from data_plane.holds.redis_holds import RedisHoldStore
@@ -129,9 +130,12 @@ class Holds:
         unit_cost = check.limit_set.unit_cost
         return self._granted("reservation", verdict, request.cost, unit_cost, clocks_us, request.ttl_s)
 
-    async def give_back(self, text: str, unused: int) -> int:
-        """Return unused units of a lease. Returns how many were taken back. Raises ``InvalidHoldError``."""
-        hold = self._signer.verify(text, "lease")
+    def lease_of(self, text: str) -> Hold:
+        """A lease as it was handed out. Raises ``InvalidHoldError``."""
+        return self._signer.verify(text, "lease")
+
+    async def give_back(self, hold: Hold, unused: int) -> int:
+        """Return unused units of a lease. Returns how many were taken back."""
         unused = min(unused, hold.units)
         left_us = hold.until_us - self._clock.now_us()
         if not unused or left_us <= 0:
@@ -209,15 +213,15 @@ class Holds:
 
     def _correct_usage(self, hold: Hold, requests: int, cost: int) -> None:
         """Correct the usage by returned or charged units, unless the client has been removed meanwhile."""
-        index = self._index()
-        endpoint = hold.endpoint if hold.endpoint in index.book.routes.by_name else None
-        if hold.client and index.clients.get(hold.client) is None:
+        index, now_s = self._index(), self._clock.now_us() / 1_000_000
+        principal = index.clients.get(hold.client) if hold.client else None
+        if hold.client and principal is None:
             return
-        check = self._resolve(Asker(client=hold.client or None, endpoint=endpoint), 1)
-        if isinstance(check, Refusal):
-            return
-        if check.principal is not None:
-            check.principal = msgspec.structs.replace(check.principal, key_id=hold.key_id)
+        endpoint = index.book.routes.by_name.get(hold.endpoint, UNMATCHED)
+        check, client = ResolvedCheck(CheckRequest(), principal), None
+        if principal is not None:
+            check.principal, client = msgspec.structs.replace(principal, key_id=hold.key_id), principal.client
+        check.limit_set = index.book.limit_set(check.plan, client, endpoint, endpoint.method, now_s, sites=False)
         self._usage.held(check, requests, cost)
 
     def _denied(self, kind: Kind, verdict: Verdict) -> Grant:

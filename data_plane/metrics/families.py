@@ -102,7 +102,7 @@ def of_config(now: ConfigFigures) -> Iterator[Metric]:
             "Time since the control plane last said anything",
             now.silence_s,
         )
-    yield counter("tidegate_control_plane_reconnects", "Times that the stream ended", now.reconnects)
+    yield counter("tidegate_control_plane_reconnects", "Times that the stream ended or did not open", now.reconnects)
     yield gauge("tidegate_snapshot_revision", "Revision in the snapshot file; 0 without one", now.snapshot_revision)
     if now.snapshot_age_s is not None:
         yield gauge("tidegate_snapshot_age_seconds", "Time since the snapshot file was written", now.snapshot_age_s)
@@ -141,7 +141,7 @@ def of_store(store: RedisCounterStore) -> Iterator[Metric]:
     yield counter("tidegate_store_late_replies", "Script calls answered after their deadline", stats.late_replies)
     yield counter("tidegate_store_connects", "Connections opened", stats.connects)
     yield counter("tidegate_store_connect_failures", "Attempts to connect that failed", stats.connect_failures)
-    opened = sum(shard.circuit_opened for shard in status.shards)
+    opened = stats.circuits_opened_before + sum(shard.circuit_opened for shard in status.shards)
     yield counter("tidegate_store_circuit_opened", "Times that a circuit opened", opened)
     yield counter("tidegate_store_redirects", "MOVED and ASK of a Cluster", stats.redirects)
     yield counter("tidegate_store_given_back", "Checks given back: denied in another slot, or late", stats.given_back)

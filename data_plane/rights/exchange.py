@@ -126,7 +126,10 @@ class RightsExchange:
             elif isinstance(answer, BaseException):
                 raise answer
             elif answer is not None:
-                gift, incarnation = answer
+                gift, epoch = answer
+                if epoch != incarnation:  # the store came back meanwhile: what it gave before is lost with it
+                    gifts.clear()
+                incarnation = epoch
                 gifts.append(gift)
         if failed is not None and not gifts:
             raise failed

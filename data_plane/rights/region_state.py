@@ -7,6 +7,7 @@ import structlog
 from data_plane.config.index import RuleIndex
 from data_plane.config.limit_resolution import RegionFacts
 from data_plane.config.rulebook import Rulebook
+from data_plane.config.strict_limits import only_from_us
 from tidegate.contract.limits import LimitRule
 
 log = structlog.get_logger()
@@ -27,6 +28,8 @@ class RegionState:
         self._rights = rights
         self._book: Rulebook | None = None
         self._strict: dict[int, LimitRule] = {}
+        self._moves_over_us: frozenset[int] = frozenset()
+        """When shares that moved are the only ones that count."""
         self._revision = self._required = 0
         self._facts = RegionFacts(revision=UNPROVEN)
         self.proven = not rights
@@ -51,6 +54,9 @@ class RegionState:
         strict = {rule.id: rule for rule in index.book.rules() if rule.mode == "strict"}
         changed = {id: rule for id, rule in strict.items() if _figures(rule) != _figures(self._strict.get(id))}
         self._book, self._strict = index.book, strict
+        self._moves_over_us = frozenset(
+            only_from_us(rule, step) for rule in strict.values() for step in (*rule.steps[1:], *rule.parts[1:])
+        )
         self._use(self._facts._replace(revision=self._shares_revision(), rights=self._rights))
         return changed
 
@@ -59,6 +65,12 @@ class RegionState:
         if unreachable != self._facts.unreachable:
             log.info("peers_unreachable", peers=[name for name, _ in unreachable])
             self._use(self._facts._replace(unreachable=unreachable))
+
+    def look(self, now_us: int) -> None:
+        """Resolve limits anew where a move of shares is over."""
+        at_us = max((over_us for over_us in self._moves_over_us if over_us <= now_us), default=0)
+        if at_us != self._facts.at_us:
+            self._use(self._facts._replace(at_us=at_us))
 
     def prove(self) -> None:
         """Serve strict limits from now on."""

@@ -9,7 +9,7 @@ import structlog
 from data_plane.rights.epoch_store import Notice
 from data_plane.rights.region_state import RegionState
 from data_plane.store.packing import UNKNOWN, Outcome, price_of
-from data_plane.store.ports import StoreUnavailableError
+from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.strict_packing import LOW, REFUSED
 
 log = structlog.get_logger()
@@ -63,8 +63,9 @@ class Notices(Protocol):
 class RegionWatch:
     """Keeps a node's region state up to date. ``notices`` is ``None`` where rights do not move."""
 
-    def __init__(self, state: RegionState, peers: PeerCheck, notices: Notices | None) -> None:
+    def __init__(self, state: RegionState, peers: PeerCheck, notices: Notices | None, clock: Clock) -> None:
         self._state = state
+        self._clock = clock
         self._peers = peers
         self._notices = notices
 
@@ -83,6 +84,7 @@ class RegionWatch:
 
     async def check(self) -> None:
         """Check once. Raises ``StoreUnavailableError``."""
+        self._state.look(self._clock.now_us())
         await self._peers.check_peers()
         if self._notices is not None and (self._state.strict or not self._state.proven):
             notice = await self._notices.notice()

@@ -70,6 +70,7 @@ class ControlledConnection(SendingConnection):
         self._drop(stream_id)
         if self._is_last and not self.streams:
             self.ended = True
+            self._wake()
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id:

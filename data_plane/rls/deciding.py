@@ -161,6 +161,8 @@ def _refused_at(peeked: Result, request: CheckRequest, needed: Counter[bytes]) -
     short = [
         needed[key]
         for key, limit, outcome in zip(answer.check.keys, limit_set.limits, answer.outcomes, strict=True)
-        if needed[key] > outcome.remaining and not limit.rule.shadow
+        if needed[key] > outcome.remaining
+        and not limit.rule.shadow
+        and not (answer.degraded and limit.rule.on_store_failure == "open")
     ]
     return -(-max(short) // limit_set.unit_cost) if short else None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from tidegate.contract.calendar import calendar_anchor_us
-from tidegate.contract.limits import LimitRule, capacity, nominal_window_us, reduced_rate, sliding_tick_us
+from tidegate.contract.limits import LimitRule, bucket_rate, capacity, nominal_window_us, sliding_tick_us
 
 NEVER = -1
 UNKNOWN = -1
@@ -126,8 +126,7 @@ def _parameters(rule: LimitRule) -> tuple[int, int, int]:
         return rule.limit, window_us // tick_us, tick_us
     if rule.algorithm == "sliding_log":
         return rule.limit, window_us, 0
-    rate, unit = reduced_rate(rule.limit, window_us)
-    return rate, unit, capacity(rule)
+    return *bucket_rate(rule), capacity(rule)
 
 
 PRICED = 128

@@ -81,7 +81,7 @@ class RedisUsageStream:
         There is no MAXLEN, which would drop unshipped batches.
         """
         now_us = self._clock.now_us()
-        if now_us - self._sized_at_us >= SIZE_EVERY_US:
+        if not 0 <= now_us - self._sized_at_us < SIZE_EVERY_US:
             self._sized_at_us = now_us
             self.bytes = await self._size()
         if self.bytes >= self._max_bytes:
@@ -242,7 +242,7 @@ class UsageShipper:
 
     async def _ship(self) -> None:
         now_us = self._clock.now_us()
-        is_report_due = now_us - self._reported_complete_us >= REPORT_COMPLETE_EVERY_S * 1e6
+        is_report_due = not 0 <= now_us - self._reported_complete_us < REPORT_COMPLETE_EVERY_S * 1e6
         if not is_report_due and await self._stream.is_empty():
             self.lag_s = 0.0
             return

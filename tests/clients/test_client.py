@@ -5,10 +5,12 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from tests.clients.conftest import config
 from tidegate_client import AsyncTidegate, Check, InvalidCheckError, Options, Tidegate
+from tidegate_client.messages import read_decision
 
 KEY = "tg_acme"
 PATIENT_S = 5.0
@@ -22,6 +24,13 @@ def options(*urls: str, **members) -> Options:
 async def left(url: str) -> int:
     async with AsyncTidegate(options(url, remember_denials_s=0)) as one:
         return (await one.check(api_key=KEY, cost=0)).remaining
+
+
+def test_who_is_shed_for_a_backends_sake_is_told_so_as_nodes_tell_it():
+    shed = {"allowed": False, "status": 429, "error": "rate_limit_exceeded", "cause": "reduced_capacity"}
+    told = read_decision(msgspec.json.encode({**shed, "policy": "pro", "retry_after_s": 2.0})).problem()
+    assert told["type"] == "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+    assert (told["title"], told["retry_after"]) == ("Temporary Reduced Capacity", 2)
 
 
 async def test_a_decision_says_what_the_node_says(start_node):

@@ -55,8 +55,9 @@ async def test_a_gateway_token_that_the_node_does_not_know_is_told_of_once_and_t
     assert "/v1/check/batch answered 401: it wants a gateway token" in caplog.text
 
 
-async def test_a_node_that_is_not_there_gives_way_to_the_next():
-    dead = f"http://127.0.0.1:{free_ports(1)[0]}"
+@pytest.mark.parametrize("host", ["127.0.0.1", "no..name", f"{'long' * 16}.example"])
+async def test_a_node_that_is_not_there_gives_way_to_the_next(host):
+    dead = f"http://{host}:{free_ports(1)[0]}"
     async with faulty_node("too few") as node, AsyncTidegate(options(dead, node.url)) as one:
         for _ in range(4):
             await one.decide(CHECK)

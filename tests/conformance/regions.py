@@ -12,6 +12,7 @@ from data_plane.config.strict_limits import strict_params_of
 from data_plane.replicate.peer_session import encode_counts
 from data_plane.store.packing import Outcome, decode_reply, encode_check, encode_rule
 from data_plane.store.scripts import (
+    charge_script,
     collect_script,
     decide_script,
     give_back_script,
@@ -52,7 +53,11 @@ class Region:
         self._client.set(self.dirty + b"!m", never + encode_marker(Marker(1, 0, 0, "run")))
 
     def hit(self, cost: int) -> Outcome:
-        reply = self._run(decide_script(), [self.dirty, self.key], [encode_check(cost, [self._params])])
+        return self.step(self._params, cost)
+
+    def step(self, item: bytes, cost: int = 0) -> Outcome:
+        """Take a step of a transfer, or decide."""
+        reply = self._run(decide_script(), [self.dirty, self.key], [encode_check(cost, [item])])
         return decode_reply(reply, [1])[1][0][0]
 
     def left(self) -> int:
@@ -96,6 +101,11 @@ class Region:
         own = give_back_key(self.key, id or token_bytes(8))
         arguments = [charged_us, encode_check(cost, [self._params]), 60_000]
         return self._run(give_back_script(), [self.dirty, own, self.key], arguments)
+
+    def charge(self, cost: int) -> int:
+        """Consume without a check, as what a reservation cost beyond its estimate."""
+        own = give_back_key(self.key, token_bytes(8))
+        return self._run(charge_script(), [self.dirty, own, self.key], [60_000, struct.pack("<d", cost) + self._params])
 
     @property
     def _params(self) -> bytes:

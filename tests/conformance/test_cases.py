@@ -5,9 +5,12 @@
 import msgspec
 import pytest
 
+from data_plane.config.limit_resolution import in_region
+from data_plane.decide.store_fallback import node_part
 from data_plane.store.packing import NEVER, Outcome
 from tests.conformance.drivers import Check, Driver
-from tests.conformance.rules import HOUR_US, MINUTE_US, SECOND_US, START_US, rule
+from tests.conformance.rules import DAY_US, HOUR_US, MINUTE_US, SECOND_US, START_US, rule
+from tidegate.contract.limits import capacity
 
 ALGORITHMS = ["fixed_window", "sliding_window", "sliding_log", "token_bucket"]
 """Those that hold exactly ``limit`` when untouched (a leaky bucket holds one more)."""
@@ -70,6 +73,21 @@ def test_case_6_token_bucket_never_exceeds_its_burst(timed_driver: Driver):
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "token_bucket"])
 def test_case_7_thousands_a_second(timed_driver: Driver, algorithm: str):
     assert left(hits(timed_driver, rule(algorithm, 2000, SECOND_US), [1, 100])) == [1999, 1899]
+
+
+@pytest.mark.parametrize("part", [1, 3, 7])
+@pytest.mark.parametrize("algorithm", ["token_bucket", "leaky_bucket"])
+def test_a_part_of_a_large_bucket_holds_that_part_and_fills_no_faster(timed_driver: Driver, algorithm: str, part: int):
+    """Most parts of a round limit are no round figures: thousands of millions a day, in thirds."""
+    units = 10**9 // part
+    whole = rule(algorithm, 10**9, DAY_US, shares={"us-east": units})
+    bucket = in_region(whole, "us-east") if part == 3 else node_part(whole, part)
+    held = capacity(bucket)
+    assert held <= units + 1
+    tenth = held // 10
+    assert left(hits(timed_driver, bucket, [tenth] * 11)) == [*(held - tenth * taken for taken in range(1, 11)), "DENY"]
+    filled = held % 10 + units // 24
+    assert filled * 0.999 < left(hits(timed_driver, bucket, [0], START_US + HOUR_US))[0] <= filled
 
 
 def test_case_7_two_tokens_a_millisecond(timed_driver: Driver):

@@ -95,6 +95,21 @@ def test_a_give_back_whose_answer_was_lost_comes_again_and_credits_nothing(clien
     assert region.left() == full - 2
 
 
+@pytest.mark.parametrize("mode", ["regional", "shared"])
+@pytest.mark.parametrize("algorithm", ["token_bucket", "leaky_bucket"])
+def test_a_charge_after_a_change_finds_what_a_check_would_find(client, algorithm: str, mode: str):
+    """A bucket keeps its tokens, a queue those that wait."""
+    region, _ = pair(client, algorithm)
+    region.rule = msgspec.structs.replace(region.rule, mode=mode)
+    full = region.left()
+    region.hit(3)
+    region.rule = msgspec.structs.replace(region.rule, burst=20)
+    found = region.left()
+    assert found == (full - 3 if algorithm == "token_bucket" else 21 - 3)
+    assert region.charge(1) == 1
+    assert region.left() == found - 1
+
+
 @pytest.mark.parametrize("algorithm", WINDOWS)
 def test_nothing_is_given_back_to_another_window(client, algorithm: str):
     region, _ = pair(client, algorithm)
@@ -280,6 +295,7 @@ def test_ids_never_go_back_when_merging(client):
 def test_remote_growth_drives_a_bucket_no_lower_than_its_floor(client):
     _, west = pair(client, "token_bucket", limit=10, window_us=10 * SECOND_US)
     west.hit(1)
+    west.merge("east/1", [Cell(b"", START_US, 1)])
     west.merge("east/1", [Cell(b"", START_US, 1_000)])
     denied = west.hit(1)
     assert denied.retry_us == 11 * SECOND_US, "from -10 tokens to 1, one a second"
@@ -289,12 +305,39 @@ def test_remote_growth_drives_a_bucket_no_lower_than_its_floor(client):
     assert west.hit(1).remaining == 0
 
 
+def test_a_new_store_owes_no_more_of_a_bucket_than_a_peer_can_owe(client):
+    """East took half of what the bucket gains, for hours. A new store denied for nearly two more hours."""
+    shared = rule("token_bucket", 3_600, HOUR_US, mode="shared")
+    east = Region(client, "east", shared, START_US, regions=3)
+    for _ in range(2_000):
+        east.now_us += 10 * SECOND_US
+        assert east.hit(5).allowed
+    west = Region(client, "west", shared, east.now_us, regions=3)
+    west.merge("east/1", east.collect())
+    assert west.hit(1).retry_us == SECOND_US
+
+
 def test_a_bucket_born_again_counts_anew(client):
     _, west = pair(client, "token_bucket")
     west.merge("east/1", [Cell(b"", START_US, 2)])
     west.merge("east/1", [Cell(b"", START_US + SECOND_US, 3)])
     assert west.left() == 5
     assert west.merge("east/1", [Cell(b"", START_US, 9)]) == "known"
+
+
+def test_what_a_region_took_of_a_bucket_counts_once_however_long_another_region_uses_it(client):
+    """What others take keeps a region's own counts alive, so the others must not forget that they know them."""
+    east, west = pair(client, "token_bucket", limit=10, window_us=10 * SECOND_US)
+    east.hit(9)
+    west.merge("east/1", east.collect())
+    for _ in range(100):
+        east.now_us += 2 * SECOND_US
+        west.now_us += 2 * SECOND_US
+        assert west.hit(1).allowed
+        east.merge("west/1", west.collect())
+    assert [cell.taken for cell in east.collect()] == [9]
+    assert west.merge("east/1", east.collect()) == "known"
+    assert west.left() == 9
 
 
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "sliding_log", "token_bucket"])

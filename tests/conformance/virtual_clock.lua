@@ -39,6 +39,11 @@ local redis = {
         expires = struct.pack('<d', virtual_ms + ttl)
       end
       return server.call('SET', key, expires .. value)
+    elseif command == 'PTTL' then
+      local found = stored(key)
+      return found and struct.unpack('<d', found) - virtual_ms or -2
+    elseif command == 'PEXPIRE' then
+      return server.call('SET', key, struct.pack('<d', virtual_ms + value) .. string.sub(stored(key), 9))
     end
     return server.call(command, ...)
   end,

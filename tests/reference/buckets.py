@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from data_plane.store.packing import Outcome
 from tests.reference.verdict import Stored, Verdict, denied, denied_forever, peeked
-from tidegate.contract.limits import LimitRule, capacity, nominal_window_us, reduced_rate
+from tidegate.contract.limits import LimitRule, bucket_rate, capacity
 
 
 class BucketState(NamedTuple):
@@ -23,7 +23,7 @@ class BucketState(NamedTuple):
 
 def bucket(rule: LimitRule, state: BucketState | None, cost: int, now_us: int) -> Verdict[BucketState]:
     """``debt + cost <= size``; a leaky bucket reads the debt as a queue and gives each request its turn."""
-    rate, unit = reduced_rate(rule.limit, nominal_window_us(rule))
+    rate, unit = bucket_rate(rule)
     size = capacity(rule)
     if rule.limit == 0:
         return denied_forever(0, 0)

@@ -6,6 +6,7 @@ Units live in names: ``window_us`` and ``anchor_us`` are microseconds, ``limit``
 import math
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -159,6 +160,23 @@ def reduced_rate(limit: int, window_us: int) -> tuple[int, int]:
     """``limit / window_us`` in lowest terms: (units, microseconds)."""
     shared = math.gcd(limit, window_us)
     return limit // shared, window_us // shared
+
+
+def bucket_rate(rule: LimitRule) -> tuple[int, int]:
+    """A bucket's rate: (units, microseconds). A part of a sound rule may need the next slower one, to be exact."""
+    rate, unit = reduced_rate(rule.limit, nominal_window_us(rule))
+    return (rate, unit) if capacity(rule) * unit < EXACT else exact_rate(Fraction(rate, unit), capacity(rule))
+
+
+def exact_rate(rate: Fraction, size: int) -> tuple[int, int]:
+    """The fastest rate up to ``rate`` that a bucket of that size counts exactly: (units, microseconds)."""
+    most = (EXACT - 1) // max(1, size)
+    units, unit_us = rate.limit_denominator(most).as_integer_ratio()
+    if units * rate.denominator > rate.numerator * unit_us:  # take the neighbour below, in the Farey sequence of most
+        below_us = pow(units, -1, unit_us)
+        below_us += (most - below_us) // unit_us * unit_us
+        units, unit_us = (units * below_us - 1) // unit_us, below_us
+    return (units, unit_us) if units or not rate else (1, most)
 
 
 def sliding_tick_us(limit: int, window_us: int) -> int:

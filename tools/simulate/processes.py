@@ -172,7 +172,7 @@ class SimulatedNode(SimulatedProcess):
         receiver = Receiver(
             region.name, self._counts(), region, self._index_in_force, ReplicationTally(), self.state.set_unreachable
         )
-        self._watch = RegionWatch(self.state, receiver, epochs)
+        self._watch = RegionWatch(self.state, receiver, epochs, region)
         counters = LocalCounters(region.world.host, 100)
         fallback = StoreFallback(
             counters, counters, SimpleNamespace(live_nodes=lambda: 1), region.world.loop.call_soon, region.now_us

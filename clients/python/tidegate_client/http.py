@@ -166,7 +166,7 @@ class Origin:
                 _, made = await asyncio.get_running_loop().create_connection(
                     lambda: _Connection(self._now), self._host, self._port, ssl=self._tls
                 )
-        except OSError as error:  # a TimeoutError is one
+        except (OSError, UnicodeError) as error:  # a TimeoutError is the one, what names no host the other
             raise NotSentError(str(error) or "no connection in time") from error
         return made
 

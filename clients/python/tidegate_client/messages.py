@@ -109,8 +109,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def problem(self) -> dict[str, object]:
         """A denial as RFC 9457 members, for an answer to the end user."""
         message = self.message or ("Too many requests." if self.status == 429 else "Not allowed.")
+        is_shed = self.status == 429 and self.cause == "reduced_capacity"
+        titles = {401: "Unauthorized", 403: "Forbidden", 429: "Too Many Requests"}
         members: dict[str, object] = {
-            "title": {401: "Unauthorized", 403: "Forbidden", 429: "Too Many Requests"}.get(self.status, "Unavailable"),
+            "title": "Temporary Reduced Capacity" if is_shed else titles.get(self.status, "Unavailable"),
             "status": self.status,
             "detail": message,
             "error": self.error or "rate_limit_exceeded",
@@ -121,7 +123,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if self.request_id is not None:
             members["instance"] = self.request_id
         if self.status == 429:
-            members["type"] = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+            type_of_429 = "temporary-reduced-capacity" if is_shed else "quota-exceeded"
+            members["type"] = f"https://iana.org/assignments/http-problem-types#{type_of_429}"
             members["retry_after"] = None if self.retry_after_s is None else ceil(self.retry_after_s)
             if self.policy is not None:
                 members["violated-policies"] = [self.policy]

@@ -82,7 +82,7 @@ def by_slot(
 class Call:
     """One script call. Its decisions are in the order of ``times`` (loop seconds), so they expire from the front."""
 
-    __slots__ = ("_expired", "_shard", "checks", "packed", "reloaded", "slot", "times")
+    __slots__ = ("_expired", "_shard", "checks", "moves", "packed", "reloaded", "slot", "times")
 
     def __init__(
         self,
@@ -98,6 +98,8 @@ class Call:
         self.times = times
         self.packed = packed
         self.slot = slot
+        self.moves = 0
+        """How often its decisions were sent on to another server."""
         self.reloaded = False
         self._expired = 0
 

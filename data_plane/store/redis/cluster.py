@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 0.002
 """How long to wait before a decision on a slot that is being moved is tried again."""
+MOST_MOVES = 4
 REFRESH_EVERY_S = 15.0
 REFRESH_GAP_S = 0.05
 
@@ -136,7 +137,10 @@ class Cluster:
         if code == "MOVED":
             self._owners[slot] = shard
             self.want_refresh()
-            shard.resubmit(call.unanswered, call.unanswered_times)
+        if call.moves == MOST_MOVES:  # masters that send it to each other
+            self._answers.refuse(call.give_up(), "redirected")
+        elif code == "MOVED":
+            shard.send_moved(call)
         elif shard.keeper.link is None:
             self._later(call)
         else:
@@ -217,7 +221,9 @@ class Cluster:
         for address in self._shards.keys() - in_use:
             # A master without slots may be about to get some (ASK names it first): only the unreachable are dropped.
             if self._shards[address].keeper.link is None:
-                self._spawn(self._shards.pop(address).close(1.0))
+                gone = self._shards.pop(address)
+                self._stats.circuits_opened_before += gone.circuit.opened
+                self._spawn(gone.close(1.0))
 
     async def _read_map(self) -> list[SlotRange]:
         for address in [*self._shards, *(seed for seed in self._seeds if seed not in self._shards)]:

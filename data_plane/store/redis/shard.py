@@ -108,8 +108,12 @@ class Shard:
         if not self.in_flight or self._may_send_more():
             self._schedule_flush()
 
-    def resubmit(self, checks: list[CounterCheck], times: list[float]) -> None:
-        """Queue decisions that another server did not run; they keep their age and go first."""
+    def send_moved(self, call: Call) -> None:
+        """Send a call that a MOVED redirected here. While it cannot be sent at once, its decisions queue first."""
+        if self.keeper.link is not None and self.circuit.state == "closed" and not self._closing:
+            self._send_again(call, moves=call.moves + 1)
+            return
+        checks, times = call.unanswered, call.unanswered_times
         if self.circuit.state != "closed" or self._closing:
             self._answers.refuse(checks, "closed" if self._closing else "circuit_open")
             return
@@ -130,7 +134,7 @@ class Shard:
 
     def send_asking(self, call: Call) -> None:
         """Send a call that an ASK redirected here: this server does not own the slot yet."""
-        self._send_again(call, pack_command(b"ASKING"))
+        self._send_again(call, pack_command(b"ASKING"), moves=call.moves + 1)
 
     def on_reply(self, call: Call, reply: object) -> None:
         """Answer a batch's decisions from its reply, or from what kept it from running."""
@@ -278,10 +282,11 @@ class Shard:
     def _reload_and_send(self, call: Call) -> None:
         """The server forgot the script (restart, SCRIPT FLUSH). The call did not run, so sending it again is safe."""
         self._stats.script_loads += 1
-        self._send_again(call, pack_command(b"SCRIPT", b"LOAD", self._script), reloaded=True)
+        load = pack_command(b"SCRIPT", b"LOAD", self._script)
+        self._send_again(call, load, reloaded=True, moves=call.moves)
 
-    def _send_again(self, call: Call, before: bytes, *, reloaded: bool = False) -> None:
-        """Send what is left of a call that did not run, after the command ``before``."""
+    def _send_again(self, call: Call, before: bytes = b"", *, reloaded: bool = False, moves: int = 0) -> None:
+        """Send what is left of a call that did not run, after the command ``before``; its deadline stays."""
         link = self.keeper.link
         if link is None:
             self._answers.refuse(call.give_up(), "connection_lost")
@@ -289,7 +294,7 @@ class Shard:
         if call.unanswered:
             parts = self._builder.build(self, self.keeper.sha, call.unanswered, call.unanswered_times, call.slot)
             for again in parts:
-                again.reloaded = reloaded
+                again.reloaded, again.moves = reloaded, moves
                 self._send(link, again, before=before)
 
     # Deadlines and faults

@@ -47,6 +47,8 @@ class StoreStats:
     script_loads: int = 0
     connects: int = 0
     connect_failures: int = 0
+    circuits_opened_before: int = 0
+    """Times that circuits of servers opened which have left the Cluster since."""
     redirects: int = 0
     tries_again: int = 0
     splits: int = 0

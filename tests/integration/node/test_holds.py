@@ -183,6 +183,19 @@ async def test_a_reservation_counts_at_its_true_cost(tmp_path, store_url, algori
             assert await remaining(node) == left - cost
 
 
+@pytest.mark.parametrize(("limit", "left"), [(1_000, 971), (40, 11)])
+async def test_what_a_reservation_cost_beyond_its_estimate_joins_a_queue_that_has_another_length_by_now(
+    tmp_path, valkey_url, limit, left
+):
+    queue = {"algorithm": "leaky_bucket", "window_us": 86_400_000_000}
+    async with node_client(tmp_path, valkey_url, config(**queue)) as node:
+        held = (await node.post("/v1/reservations", json={"api_key": KEY, "cost": 20})).json()
+    async with node_client(tmp_path, valkey_url, config(limit, **queue)) as node:
+        settlement = {"reservation": held["reservation"], "cost": 30}
+        assert (await node.post("/v1/reservations/settle", json=settlement)).json()["charged"] == 10
+        assert await remaining(node) == left
+
+
 async def test_a_reservation_under_many_limits_can_be_settled_however_long_its_text_is(tmp_path, valkey_url):
     limits = [rule(number, f"l{number}", 100, scope="client+attribute:tenant") for number in range(1, 41)]
     values = [Plan(plan="p", limits=tuple(limits)), Client(client="acme", plan="p")]
@@ -214,7 +227,11 @@ async def test_what_nobody_signed_is_refused_by_name(tmp_path, valkey_url):
             assert response.json()["errors"][0]["field"] == "returns[0].lease"
         response = await node.post("/v1/reservations/settle", json={"reservation": taken["lease"], "cost": 1})
         assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "reservation")
-        assert await remaining(node) == 100 - 4 - 4
+        both = {"returns": [{"lease": taken["lease"], "unused": 1}, {"lease": "x", "unused": 1}]}
+        for path, body in (("/v1/leases/return", both), ("/v1/leases", {"api_key": KEY, "units": 1, **both})):
+            response = await node.post(path, json=body)
+            assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "returns[1].lease")
+        assert await remaining(node) == 100 - 4 - 4, "none of them went back"
 
 
 @pytest.mark.parametrize(

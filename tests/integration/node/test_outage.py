@@ -9,8 +9,19 @@ import pytest
 from data_plane.node import Node
 from data_plane.store.ports import StoreUnavailableError
 from testing.agent import agent_beside, proven
-from testing.node import document_of, key_of, node_client, put_in_force, rule, serving, settings_for, write_snapshot
-from tidegate.contract.config import Client, Plan
+from testing.node import (
+    HOUR_US,
+    document_of,
+    key_of,
+    node_client,
+    put_in_force,
+    rule,
+    serving,
+    settings_for,
+    write_snapshot,
+)
+from tidegate.contract.config import Client, Endpoint, Plan
+from tidegate.contract.load import Backend, Capacity
 from tidegate.stack.child import wait_until_ready
 
 HOURLY = {"algorithm": "fixed_window"}
@@ -122,6 +133,43 @@ async def test_what_was_admitted_of_a_strict_limit_is_charged_although_shares_ch
 
         await until(charged)
         await until(left)  # once an agent has begun the epoch of the store, which came back empty
+
+
+def backend_of(units):
+    """A backend that takes so many units an hour."""
+    return Backend(backend="b", capacity=Capacity(id=8, open_id=9, limit=units, window_us=HOUR_US))
+
+
+async def test_what_was_admitted_is_charged_under_the_limit_as_it_is_by_then(tmp_path, store, monkeypatch):
+    """Where other nodes have gone on under a raised limit, their bucket keeps what it holds."""
+    route = Endpoint(endpoint="x", method="GET", path="/x", backend="b")
+    await write_snapshot(tmp_path / "snapshot", [*CONFIG, backend_of(30), route])
+    node = Node(settings_for(tmp_path / "snapshot", store.url))
+    may_charge, charge = asyncio.Event(), node.accounts.charge
+
+    async def held(*owed):
+        await may_charge.wait()
+        await charge(*owed)
+
+    monkeypatch.setattr(node.accounts, "charge", held)
+    async with serving(node) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        store.child.kill()
+        await until(lambda: _is(client, degraded=True))
+        assert (await ask(client, "local", cost=4, endpoint="x"))["degraded"]
+        limits = rule(1, "hourly", 1_000, **HOURLY), rule(2, "bucket", 2_000, algorithm="token_bucket")
+        raised = document_of(Plan(plan="local", limits=limits)), document_of(backend_of(3_000))
+        put_in_force(node, node.decider.index.with_changes(raised), 2)
+        await bring_back(store)
+        await until(lambda: _is(client, degraded=False))
+        assert (await ask(client, "local", cost=100, endpoint="x"))["allowed"]
+        may_charge.set()
+
+        async def charged():
+            return node.settlement.charged == 12  # of three limits
+
+        await until(charged)
+        left = (await ask(client, "local", cost=0, endpoint="x", explain=True))["limits"]
+        assert [limit["remaining"] for limit in left] == [896, 1896, 2896]
 
 
 class Unreliable:

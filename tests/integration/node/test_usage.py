@@ -33,8 +33,9 @@ from data_plane.usage.stream import (
 )
 from data_plane.usage.tally import UsageFlusher, UsageTally
 from testing.entered import files_entered
-from testing.node import key_of, rule, serving, settings_for, write_snapshot
+from testing.node import document_of, key_of, put_in_force, rule, serving, settings_for, write_snapshot
 from tests.integration.redis.clusters import start_cluster
+from tidegate.contract.blocks import Block
 from tidegate.contract.config import Change, Client, Endpoint, Plan
 from tidegate.contract.decision import CheckRequest
 from tidegate.contract.limits import LimitRule, Match
@@ -257,6 +258,21 @@ async def test_a_full_stream_holds_back_and_loses_only_what_it_says(valkey_url: 
         assert (kept, node.flusher.lost_requests) == (3, 1)
 
 
+async def test_a_clock_that_is_set_back_keeps_no_stream_full(valkey_url: str, monkeypatch) -> None:
+    monkeypatch.setattr(usage_module, "CELLS_A_BATCH", 400)
+    async with parts(valkey_url, max_bytes=SMALL) as node:
+        for client in range(400):
+            node.pass_(client)
+        await node.flush()
+        node.pass_(1)
+        await node.flush(after_s=3)
+        assert node.flusher.stream_full
+        await node.stream.settle([entry.id for entry in await node.stream.oldest(10)])
+        await node.flush(after_s=-7_200)
+        assert not node.flusher.stream_full
+        assert [cell.allowed for batch in await node.batches() for cell in batch.cells] == [1]
+
+
 async def test_says_until_when_every_living_node_has_flushed(valkey_url: str) -> None:
     async with parts(valkey_url) as first, parts(valkey_url, node="us-east-2") as second:
         assert await first.stream.flushed_until_us(first.clock.us) is None
@@ -372,6 +388,10 @@ async def test_a_batch_leaves_the_stream_only_once_it_is_answered_for(node: Part
         await node.flush(after_s=0)
         await ship.ship()
         assert control_plane.got[-1].batches == (), "but now and then that it is complete"
+        node.clock.forward(-7_200)
+        await node.flush()
+        await ship.ship()
+        assert control_plane.got[-1].complete_until_ms == node.clock.us // 1_000, "by a clock that was set back too"
 
 
 async def test_what_is_refused_is_set_aside_and_the_rest_goes_on(node: Parts, control_plane: ControlPlane) -> None:
@@ -552,3 +572,34 @@ async def test_what_comes_back_of_leases_and_reservations_is_taken_off_the_same_
         assert not any(cell.denials for cell in cells)
         assert sum(cell.allowed for cell in cells) == 50 - 20 + 1
         assert sum(cell.cost for cell in cells) == 50 - 20 + 15
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Client(client="c1", plan="free", status="suspended"),
+        Block(block="b1", client="c1", reason_class="abuse"),
+        Endpoint(endpoint="x", method="*", path="/x", exempt=True),
+    ],
+    ids=["suspended", "blocked", "exempt"],
+)
+async def test_what_comes_back_is_taken_off_whatever_has_become_of_its_owner(
+    valkey_url: str, tmp_path: Path, change: Client | Block | Endpoint
+) -> None:
+    route = Endpoint(endpoint="x", method="*", path="/x")
+    await write_snapshot(tmp_path / "snapshot", [PLAN, Client(client="c1", plan="free"), key_of("c1", "tg_one"), route])
+    asked = {"api_key": "tg_one", "endpoint": "x"}
+    node = Node(settings_for(tmp_path / "snapshot", valkey_url))
+    async with serving(node) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        lease = (await client.post("/v1/leases", json=asked | {"units": 1})).json()
+        held = (await client.post("/v1/reservations", json=asked | {"cost": 4})).json()
+        put_in_force(node, node.decider.index.with_changes([document_of(change)]), 2)
+        returns = {"returns": [{"lease": lease["lease"], "unused": 1}]}
+        assert (await client.post("/v1/leases/return", json=returns)).json() == {"returned": [1]}
+        settlement = {"reservation": held["reservation"], "cost": 1}
+        assert (await client.post("/v1/reservations/settle", json=settlement)).json()["returned"] == 3
+    async with parts(valkey_url) as others:
+        batches = await others.batches()
+    cells = [(batch.places[cell.place].endpoint, cell) for batch in batches for cell in batch.cells]
+    assert {endpoint for endpoint, _ in cells} == {"x"}
+    assert (sum(cell.allowed for _, cell in cells), sum(cell.cost for _, cell in cells)) == (1, 1)

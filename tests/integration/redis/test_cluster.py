@@ -12,6 +12,7 @@ import pytest
 import redis
 from data_plane.holds.redis_holds import RedisHoldStore
 from data_plane.holds.tokens import Hold
+from data_plane.metrics.families import of_store
 from redis.crc import key_slot
 from testing.node import node_client
 from testing.node import rule as node_rule
@@ -44,6 +45,12 @@ def key_on(master: int, name: str) -> bytes:
 
 async def open_cluster(open_store: OpenStore, masters: Masters, **settings: object):
     return await open_store(masters[0].url, shape="cluster", **settings)
+
+
+def circuits_opened(store) -> float:
+    """What the metric says of it."""
+    (family,) = [one for one in of_store(store) if one.name == "tidegate_store_circuit_opened"]
+    return family.samples[0].value
 
 
 async def test_decisions_reach_the_masters_of_their_slots_exactly(masters: Masters, open_store: OpenStore) -> None:
@@ -171,6 +178,24 @@ async def test_a_decision_that_was_sent_on_has_its_deadline_there_too(masters: M
     assert store.stats.redirects == 1
 
 
+@pytest.mark.parametrize("half", ["NODE", "MIGRATING"])
+async def test_a_decision_that_two_masters_send_to_each_other_is_given_up(
+    masters: Masters, open_store: OpenStore, half: str
+) -> None:
+    """Who moves a slot tells the target first; else, and until the target is told too, each names the other."""
+    store = await open_cluster(open_store, masters)
+    subject, other = key_on(2, "to and fro"), key_on(2, "at home")
+    slot = key_slot(subject)
+    with redis.Redis.from_url(masters[2].url) as source, redis.Redis.from_url(masters[0].url) as target:
+        source.execute_command("CLUSTER", "SETSLOT", slot, half, target.execute_command("CLUSTER", "MYID"))
+        try:
+            assert (await ask(store, (subject,), (rule(9),))).verdict == "redirected"
+            assert (await ask(store, (other,), (rule(9),))).verdict == "allowed"
+        finally:
+            source.execute_command("CLUSTER", "SETSLOT", slot, "NODE", source.execute_command("CLUSTER", "MYID"))
+    assert store.status().usable
+
+
 async def test_a_charge_that_reached_one_slot_is_ended_by_the_next_try(masters: Masters, open_store: OpenStore) -> None:
     store = await open_cluster(open_store, masters)
     keys = [key_on(i, "held") for i in range(3)]
@@ -197,6 +222,8 @@ async def test_a_dead_master_costs_only_its_own_slots(masters: Masters, open_sto
         admin.config_set("cluster-require-full-coverage", "no")
     alive, dead = key_on(0, "alive"), key_on(2, "dead")
     assert (await ask(store, (alive, dead), (rule(9), rule(9)))).verdict == "allowed"
+    with redis.Redis.from_url(masters[2].url) as admin:
+        dead_id = admin.execute_command("CLUSTER", "MYID")
     masters[2].child.kill()
     verdicts = [(await ask(store, (alive, dead), (rule(9), rule(9)))).verdict for _ in range(20)]
     await store.settled()
@@ -215,3 +242,12 @@ async def test_a_dead_master_costs_only_its_own_slots(masters: Masters, open_sto
     async with asyncio.timeout(10):  # and is asked again, though no decision needs it
         while [shard.circuit for shard in store.status().shards].count("closed") < 2:
             await asyncio.sleep(0.01)
+    opened = circuits_opened(store)
+    assert opened >= 2
+    for master in masters[:2]:
+        with redis.Redis.from_url(master.url) as admin:
+            admin.execute_command("CLUSTER", "FORGET", dead_id)
+    async with asyncio.timeout(10):
+        while len(store.status().shards) > 2:
+            await ask(store, (dead,), (rule(9),))
+    assert circuits_opened(store) >= opened, "a counter never falls"

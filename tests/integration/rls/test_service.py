@@ -32,8 +32,10 @@ CONFIG = [
         plan="anonymous", limits=(rule(2, "per-ip", 2, scope="ip"), rule(3, "by-tenant", 3, scope="attribute:tenant"))
     ),
     Plan(plan="none", limits=()),
+    Plan(plan="eager", limits=(rule(5, "open", 10, on_store_failure="open"), rule(6, "local", 20))),
     rule(4, "all", 50, scope="global"),
     Client(client="acme", plan="free"),
+    Client(client="eager", plan="eager"),
     Client(client="gone", plan="free", status="suspended"),
     key_of("acme", "tg_acme"),
     key_of("gone", "tg_gone"),
@@ -248,6 +250,14 @@ async def test_without_the_store_limits_do_what_they_say(tmp_path):
     async with asker_of(tmp_path, f"redis://127.0.0.1:{free_ports(1)[0]}/0") as asker:
         answers = [(await asker.ask(ACME)).overall_code for _ in range(6)]
         assert answers == [OK] * 5 + [OVER], "local: counted in the node's memory"
+
+
+async def test_without_the_store_descriptors_that_meet_an_open_limit_take_no_more_than_they_ask_for(tmp_path):
+    async with asker_of(tmp_path, f"redis://127.0.0.1:{free_ports(1)[0]}/0") as asker:
+        export, other = {"client": "eager", "generic_key": "export"}, {"client": "eager"}
+        assert (await asker.ask(export, other, own_hits=(2, 6))).overall_code == OK
+        answers = [(await asker.ask(other, hits=hits)).overall_code for hits in (9, 8)]
+        assert answers == [OVER, OK], "12 of 20 are taken"
 
 
 async def test_decisions_that_are_traced_are_answered(tmp_path, valkey_url):

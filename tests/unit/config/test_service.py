@@ -112,6 +112,20 @@ def test_a_heartbeat_with_other_content_starts_the_stream_again(rollout):
         rollout.service.receive(Heartbeat(revision=1, digest="00" * 32))
 
 
+def test_a_heartbeat_of_an_earlier_revision_starts_the_stream_again(rollout):
+    """The store kept what a control plane had that was restored since: what it names now is meant."""
+    rollout.push(2, [plan()])
+    with pytest.raises(OutOfStepError):
+        rollout.service.receive(Heartbeat(revision=1, digest="00" * 32))
+
+
+def test_an_earlier_revision_that_was_refused_is_not_asked_for_again(rollout):
+    rollout.push(2, [plan()])
+    nack = rollout.push(1, [plan(200)], key=Ed25519PrivateKey.generate())
+    assert "signed" in nack.error
+    assert rollout.service.receive(Heartbeat(revision=1, digest=nack.digest)) is None
+
+
 def test_kinds_and_members_of_a_newer_version_are_carried(rollout):
     newer = document("client", "acme", {"client": "acme", "plan": "free", "colour": "blue"})
     ack = rollout.push(1, [plan(), newer, document("colour", "blue", {"x": 1})])

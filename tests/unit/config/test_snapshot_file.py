@@ -1,6 +1,9 @@
 """The configuration at rest: what is written is what is read, and a broken file is said to be one."""
 
 import asyncio
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import msgspec
@@ -9,7 +12,7 @@ from structlog.testing import capture_logs
 
 from data_plane.config import snapshots
 from data_plane.config.index import ConfigSet
-from data_plane.config.snapshots import SnapshotFile, UnreadableSnapshotError
+from data_plane.config.snapshots import SnapshotFile, UnreadableSnapshotError, encoded
 from data_plane.config.stream import Snapshot
 from tidegate.contract.config import Change
 
@@ -32,6 +35,14 @@ async def test_what_is_written_is_read_again(tmp_path: Path, count: int) -> None
     assert len(found.config) == count
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["snapshot"]
     assert (tmp_path / "deep" / "snapshot").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_same_documents_are_the_same_bytes_in_whatever_order_they_came() -> None:
+    """Agents of a region write pieces of one name at once: those of different files would spoil each other."""
+    changes = [Change(kind, f"c{number}", msgspec.Raw(b"{}")) for number in range(5_000) for kind in ("client", "key")]
+    there, back = (ConfigSet.empty().with_changes(order) for order in (changes, reversed(changes)))
+    assert there.digest == back.digest
+    assert b"".join(encoded(Snapshot(7, "", there))) == b"".join(encoded(Snapshot(7, "", back)))
 
 
 def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
@@ -98,3 +109,25 @@ async def test_what_could_not_be_written_is_tried_again_though_nothing_new_comes
     finally:
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
+
+
+def die_while_writing(path: Path) -> None:
+    os.fsync = lambda _file: os.kill(os.getpid(), signal.SIGKILL)
+    file = SnapshotFile(path)
+    file.load()
+    file.save_soon(snapshot_of(1))
+    asyncio.run(file.flush())
+
+
+def test_what_a_process_left_that_died_while_it_wrote_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    """It would die again and again where its memory is too small for the configuration, until the disk is full."""
+    bystander = tmp_path / "snapshot-of-mine"
+    bystander.touch()
+    for _ in range(2):
+        process = multiprocessing.get_context("spawn").Process(target=die_while_writing, args=(tmp_path / "snapshot",))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert len(list(tmp_path.iterdir())) == 2
+    assert SnapshotFile(tmp_path / "snapshot").load() is None
+    assert list(tmp_path.iterdir()) == [bystander]

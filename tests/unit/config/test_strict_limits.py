@@ -1,16 +1,20 @@
 """A strict limit as a region enforces it: schedules, terms, and whose limit a key belongs to."""
 
+import struct
+
 import pytest
 
 from data_plane.config.index import ConfigSet, RuleIndex
-from data_plane.config.limit_resolution import RegionFacts, in_region
+from data_plane.config.limit_resolution import RegionFacts, in_region, shared_params
 from data_plane.config.limits_of_keys import StrictLimits
 from data_plane.config.strict_limits import effective_us, most_units, moves_rights, scaled, schedule_of
+from data_plane.rights.region_state import RegionState
 from data_plane.store.packing import params_end
 from testing.node import document_of, rule
 from tests.reference.shares import quota_at
+from tidegate.contract.calendar import SKEW_US, cycle_us, next_start_us
 from tidegate.contract.config import Client, Override, Plan, Region
-from tidegate.contract.limits import LimitRule, ShareStep, capacity
+from tidegate.contract.limits import EXACT, LimitRule, ShareStep, capacity
 
 HOUR_US = 3_600_000_000
 NOW_US = 1_700_000_000_000_000
@@ -55,10 +59,60 @@ def test_buckets_of_regions_that_keep_to_their_parts_hold_no_more_than_the_whole
     assert capacity(bucket) - 2 <= held <= capacity(bucket)
 
 
+def test_a_large_bucket_too_fills_by_the_shares_of_regions_that_are_reached():
+    bucket = rule(1, "large", 10**11, mode="shared", algorithm="token_bucket", window_us=10**13)
+    facts = RegionFacts(unreachable=(("asia", NOW_US),))
+    params = shared_params(bucket, facts, {"us": 1, "eu": 1, "asia": 1})
+    _, units, unit_us, size = struct.unpack("<Bddd", params)
+    assert 0.99 * 2 / 3 / 100 < units / unit_us <= 2 / 3 / 100
+    assert (size, size * unit_us < EXACT) == (10**11, True)
+
+
 def test_a_cut_holds_from_the_first_window_that_no_clock_has_reached():
     boundary_us = (NOW_US // HOUR_US + 1) * HOUR_US
     assert effective_us(strict(), NOW_US) == boundary_us
     assert effective_us(strict(), boundary_us - 500_000) == boundary_us + HOUR_US
+
+
+@pytest.mark.parametrize(("algorithm", "windows"), [("fixed_window", 0), ("sliding_window", 1), ("sliding_log", 1)])
+def test_a_region_that_keeps_to_its_share_has_a_raised_one_once_no_other_counts(algorithm: str, windows: int):
+    """On a Cluster rights do not move: a share that was raised stayed what it was before, for good."""
+    raised_us = (NOW_US // HOUR_US + 1) * HOUR_US
+    steps = (
+        ShareStep(limit=1_000, shares={"us-east": 600, "eu-west": 400}),
+        ShareStep(from_us=NOW_US, limit=1_000, shares={"us-east": 300, "eu-west": 400}),
+        ShareStep(from_us=raised_us, limit=1_000, shares={"us-east": 300, "eu-west": 700}),
+    )
+    moved = strict(algorithm=algorithm, shares=steps[-1].shares, steps=steps)
+    plan = Plan(plan="p", limits=(moved,))
+    index = RuleIndex.of("eu-west", ConfigSet.empty().with_changes([document_of(plan)]))
+    state = RegionState(lambda: index.book, rights=False)
+    state.apply(index, 3)
+
+    def share(now_us: int) -> int:
+        state.look(now_us)
+        return in_region(moved, "eu-west", index.book.region_facts.at_us).limit
+
+    over_us = raised_us + windows * HOUR_US + SKEW_US
+    assert [share(at_us) for at_us in (NOW_US, raised_us, over_us - 1, over_us)] == [400, 400, 400, 700]
+    assert share(over_us - 1) == 400, "the clock was set back"
+    assert in_region(moved, "us-east", over_us).limit == 300
+
+
+def test_a_raised_part_of_a_bucket_waits_until_what_its_tokens_replace_has_come_back():
+    """Another region may have spent them a moment before its cut: two parts of one bucket were more than it holds."""
+    shares = ({"us-east": 80, "eu-west": 20}, {"us-east": 20, "eu-west": 20}, {"us-east": 20, "eu-west": 80})
+    bucket = strict(algorithm="token_bucket", burst=100)
+    raised_us = next_start_us(bucket, NOW_US)
+    steps = tuple(
+        ShareStep(from_us=from_us, limit=1_000, shares=each)
+        for from_us, each in zip((0, NOW_US, raised_us), shares, strict=True)
+    )
+    moved = strict(algorithm="token_bucket", burst=100, shares={"us-east": 200, "eu-west": 800}, steps=steps)
+    over_us = raised_us + SKEW_US + cycle_us(bucket)
+    held = [capacity(in_region(moved, "eu-west", at_us)) for at_us in (0, raised_us + SKEW_US, over_us - 1, over_us)]
+    assert held == [20, 20, 20, 80]
+    assert [capacity(in_region(moved, "us-east", at_us)) for at_us in (0, over_us)] == [20, 20]
 
 
 def test_another_limit_keeps_proportions_and_sums_to_the_whole():

@@ -166,6 +166,23 @@ async def test_known_fields_once_more_is_not_given_twice():
             assert exchange.tally.units_given["eu-west"] == given
 
 
+async def test_an_answer_has_gifts_of_one_epoch_of_the_donor_s_store():
+    """The store may come back between two steps. Under another epoch's name a total would count once more in full."""
+    store = Store((0, 0))
+    keys = [b"{acme}1", b"{other}1"]
+    epochs = iter((3, 4))
+
+    def submit(check):
+        outcomes = [Outcome(True, 40, 50 * 4, 0, 0), Outcome(True, 0, 0, 0, next(epochs))]
+        check.done(figures_of(NOW_US, outcomes), 1, NOW_US)
+
+    store.submit = submit
+    async with exchange_of(store, Transport(None), Clock()) as exchange:
+        asks = tuple(Ask(key, 1, OWN_INCARNATION, 0, 0, 0, 0) for key in keys)
+        gifts = await exchange.give(Asks(region="eu-west", incarnation=INCARNATION, sent_at=0, asks=asks))
+    assert (gifts.incarnation, [gift.key for gift in gifts.gifts]) == (4, [b"{other}1"])
+
+
 async def test_a_node_asks_again_although_its_clock_was_set_back():
     clock, transport = Clock(), Transport(None)
     async with exchange_of(Store((0, 0)), transport, clock) as exchange:

@@ -187,6 +187,18 @@ def test_draining_asks_to_go_elsewhere_and_answers_on():
     assert peer.connection.ended
 
 
+def test_a_drained_connection_ends_at_once_when_its_last_call_is_taken_back():
+    peer = Peer(answers=False)
+    peer.send(call(1))
+    for _ in range(2):
+        peer.connection.finish()
+    peer.take()
+    before = peer.woken
+    assert peer.send(frames.rst_stream(1, CANCEL)) == []
+    assert peer.connection.ended
+    assert peer.woken == before + 1, "the socket closes now, not when somebody looks again"
+
+
 def test_a_client_that_never_says_that_it_knows_of_the_drain_is_ended_all_the_same():
     peer = Peer(answers=False)
     for _ in range(2):
