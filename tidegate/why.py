@@ -18,7 +18,7 @@ from tidegate.terminal import Fitting, errors, output, printable
 
 TIMEOUT_S = 10.0
 FOUND, NOTHING, NO_ANSWER = 0, 1, 2
-LAST_DAY = {"group_by": "limit,endpoint,region", "limit": "200"}
+LAST_DAY = {"group_by": "limit,endpoint,region", "limit": "1000"}
 _CLIENT = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 
 
@@ -92,8 +92,13 @@ def _client_state(client: httpx.Client, name: str, now: datetime) -> str | None:
     if limits is None:
         return None
     since = (now - timedelta(days=1)).isoformat()
-    usage = _read(client, f"{path}/usage", **LAST_DAY, **{"from": since}) or {"items": []}
-    return verdict(limits, usage["items"]).text
+    query, usage = {**LAST_DAY, "from": since}, []
+    while part := _read(client, f"{path}/usage", **query):
+        usage += part["items"]
+        if part["next_cursor"] is None:
+            break
+        query["cursor"] = part["next_cursor"]
+    return verdict(limits, usage).text
 
 
 def _read(client: httpx.Client, path: str, /, **query: str) -> Any:

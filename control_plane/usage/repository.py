@@ -193,10 +193,12 @@ class UsageQuery(NamedTuple):
 
 
 async def complete_until(session: AsyncSession) -> dict[str, datetime | None]:
-    """By region, the instant up to which all usage has arrived."""
-    query = select(UsageRegion.region, UsageRegion.complete_until).order_by(UsageRegion.region)
-    # of a region that was deleted nothing more will arrive
-    rows = await session.execute(query.join(RegionRow, RegionRow.region == UsageRegion.region))
+    """By region, the instant up to which all usage has arrived; ``None`` where none ever did.
+
+    Deleted regions are left out: of them nothing more will arrive.
+    """
+    query = select(RegionRow.region, UsageRegion.complete_until).order_by(RegionRow.region)
+    rows = await session.execute(query.outerjoin(UsageRegion, UsageRegion.region == RegionRow.region))
     return {region: until for region, until in rows}  # noqa: C416  rows are no pairs to a type checker
 
 
@@ -217,7 +219,7 @@ def _lines(query: UsageQuery, after: str | None) -> Select[Any]:
     source = _source(query)
     names = [*(["at"] if query.step != "none" else []), *(COLUMNS[dimension] for dimension in query.group_by)]
     columns = [source.c[name] for name in names]
-    statement = select(*columns, *(_sum(source.c[name]).label(name) for name in FIGURES)).select_from(source)
+    statement = select(*columns, *(bounded_sum(source.c[name]).label(name) for name in FIGURES)).select_from(source)
     if not columns:
         return statement
     statement = statement.group_by(*columns).order_by(*columns)
@@ -227,7 +229,8 @@ def _lines(query: UsageQuery, after: str | None) -> Select[Any]:
     return statement.where(tuple_(*columns) > tuple_(*(literal(one) for one in values)))
 
 
-def _sum(figures: _Column) -> ColumnElement[int]:
+def bounded_sum(figures: _Column) -> ColumnElement[int]:
+    """The sum, which stays at ``LARGEST`` once it is there."""
     total = func.sum(figures)
     most: ColumnElement[int] = literal_column(str(LARGEST))
     least: ColumnElement[int] = literal_column(f"(-{LARGEST})")
@@ -306,7 +309,7 @@ def first_whole_day(since: datetime) -> date:
 
 async def busiest(session: AsyncSession, since: datetime, by: str, count: int) -> Sequence[RowMapping]:
     """The clients that did most since ``since``, most first."""
-    sums = {name: _sum(getattr(UsageHour, name)).label(name) for name in FIGURES}
+    sums = {name: bounded_sum(getattr(UsageHour, name)).label(name) for name in FIGURES}
     statement = select(UsageHour.client, *sums.values())
     statement = statement.where(UsageHour.hour >= since, UsageHour.limit_name == WHOLE)
     statement = statement.group_by(UsageHour.client).order_by(sums[by].desc(), UsageHour.client).limit(count)

@@ -16,7 +16,8 @@ from control_plane.usage import windows
 from control_plane.usage.schemas import WhatIfLimit
 from control_plane.usage.what_if_repository import Affected, CandidateLimit, WhatIfQuery
 from control_plane.usage.windows import Skipped
-from tidegate.contract.limits import BUCKET_ALGORITHMS, LimitRule
+from tidegate.contract.calendar import calendar_anchor_us
+from tidegate.contract.limits import BUCKET_ALGORITHMS, MONDAY_US, LimitRule
 
 _TOGETHER = (
     "Estimates of several limits from hourly sums, each as `limits` says. A request that two of them deny is denied "
@@ -82,7 +83,8 @@ def tried_of_plan(plan: PlanRow) -> tuple[list[CandidateLimit], list[Skipped]]:
 def _tried(rule: LimitRule) -> CandidateLimit:
     window_s = None if rule.window_us is None else rule.window_us / 1_000_000
     burst = (rule.burst or rule.limit) if rule.algorithm in BUCKET_ALGORITHMS else 0
-    return CandidateLimit(rule.name, rule.limit, burst, window_s, rule.calendar, tuple(rule.match.endpoints))
+    anchor_us = 0 if rule.calendar is None else calendar_anchor_us(rule) - (MONDAY_US if rule.calendar == "week" else 0)
+    return CandidateLimit(rule.name, rule.limit, burst, window_s, rule.calendar, tuple(rule.match.endpoints), anchor_us)
 
 
 async def estimate(

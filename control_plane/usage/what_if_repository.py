@@ -31,6 +31,8 @@ class CandidateLimit(NamedTuple):
     window_s: float | None
     window: CalendarWindow | None
     endpoints: tuple[str, ...]
+    shift_us: int = 0
+    """How much later than the calendar's own a calendar window begins."""
 
 
 class Affected(NamedTuple):
@@ -95,11 +97,13 @@ class _Expressions(NamedTuple):
 def _expressions_of(tried: CandidateLimit) -> _Expressions:
     window_s = 60.0 if tried.window == "minute" else tried.window_s
     if window_s is None:
-        return _Expressions(f"date_trunc('{tried.window}', hour, 'UTC')", float(tried.limit), _BY_WINDOWS)
+        hour = f"hour - interval '{tried.shift_us} microseconds'"
+        return _Expressions(f"date_trunc('{tried.window}', {hour}, 'UTC')", float(tried.limit), _BY_WINDOWS)
     if window_s < _HOUR_S:
         return _Expressions("hour", tried.limit * _HOUR_S / window_s + tried.burst, _AT_LEAST)
-    window = f"floor(extract(epoch FROM hour) / {_HOUR_S * round(window_s / _HOUR_S)})"
-    return _Expressions(window, float(tried.limit + tried.burst), _BY_WINDOWS)
+    whole_s = _HOUR_S * round(window_s / _HOUR_S)
+    window = f"floor(extract(epoch FROM hour) / {whole_s})"
+    return _Expressions(window, tried.limit * (whole_s / window_s) + tried.burst, _BY_WINDOWS)
 
 
 def _endpoints(tried: Sequence[CandidateLimit]) -> list[str] | None:

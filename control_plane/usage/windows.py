@@ -73,6 +73,21 @@ def current(rule: LimitRule, now: datetime) -> Window:
     return Window(_whole(now - length) + (timedelta(hours=1) if length > timedelta(hours=1) else timedelta()), now)
 
 
+def counted(rule: LimitRule, now: datetime) -> list[tuple[Window, float]]:
+    """What counts towards ``rule`` at ``now``, by weight: the first hour of one that slides weighs its part in it."""
+    if rule.algorithm == "fixed_window":
+        return [(current(rule, now), 1.0)]
+    start = now - timedelta(microseconds=rule.window_us or HOUR_US)
+    first = _whole(start) + timedelta(hours=1)
+    return [(Window(first, now), 1.0), (Window(_whole(start), first), (first - start) / timedelta(hours=1))]
+
+
+def is_over(rule: LimitRule, at: datetime, now: datetime) -> bool:
+    """Whether the window of ``at`` has ended by ``now``, with a whole hour: else its last hour belongs to two."""
+    end = current(rule, at).end
+    return rule.algorithm == "fixed_window" and end <= now and end == _whole(end)
+
+
 def period_start(rule: LimitRule, now: datetime) -> datetime:
     """The name of the window of ``now``; sliding windows take the aligned one, which stays for a while."""
     if rule.calendar is not None:

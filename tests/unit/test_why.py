@@ -29,6 +29,7 @@ class ControlPlane:
     def __init__(self, *items: dict[str, Any], silent: str | None = None) -> None:
         self.asked: list[httpx.URL] = []
         self.status = "suspended"
+        self.pages = False
         self._items = items
         self._regions = {"us-east": None, "eu-west": silent}
 
@@ -45,7 +46,9 @@ class ControlPlane:
                 return httpx.Response(200, json={"client": "acme", "status": self.status, "blocks": [], "limits": []})
             case "/v1/clients/acme/usage":
                 denied = {"limit": "hourly", "endpoint": "reports", "region": "us-east", "denied": 7}
-                return httpx.Response(200, json={"items": [denied]})
+                if self.pages and "cursor" not in request.url.params:
+                    return httpx.Response(200, json={"items": [denied | {"denied": 0}] * 3, "next_cursor": "more"})
+                return httpx.Response(200, json={"items": [denied], "next_cursor": None})
             case "/v1/blocks":
                 return httpx.Response(200, json={"items": [{"block": "bad-net"}]})
         return httpx.Response(404, json={"detail": "none"})
@@ -103,7 +106,18 @@ def test_what_was_denied_lately_is_not_forgotten_once_nothing_is_in_the_way() ->
     with plane.client() as client:
         found = explain(client, "acme", None, NOW)
     assert found.now is not None
-    assert found.now.startswith("Nothing stands in the way of acme now. Limits denied 7 requests within the last day")
+    assert found.now == (
+        "Nothing stands in the way of acme now. Limits denied it within the last day, most often hourly at reports in "
+        "us-east (7 requests)."
+    )
+
+
+def test_what_was_denied_counts_on_whichever_page_of_usage_it_stands() -> None:
+    plane = ControlPlane(denial("2026-11-30T10:42:00Z"))
+    plane.status, plane.pages = "active", True
+    with plane.client() as client:
+        found = explain(client, "acme", None, NOW)
+    assert "hourly at reports in us-east (7 requests)" in str(found.now)
 
 
 def test_where_nothing_is_remembered_it_says_so() -> None:
@@ -131,7 +145,7 @@ def test_times_are_read_as_people_write_them(text: str, at: datetime) -> None:
     assert moment(text, NOW) == at
 
 
-@pytest.mark.parametrize("text", ["yesterday", "25:00", "10:99"])
+@pytest.mark.parametrize("text", ["yesterday", "25:00", "10:99", "0001-01-01", "9999-12-31T23:59:00Z"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         moment(text, NOW)

@@ -11,6 +11,9 @@ from tidegate.file.show import held_back
 
 TIMEOUT_S = 5.0
 BUSIEST = 10
+READ = 100
+"""So many of the busiest are read."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class NoReadingError(Exception):
@@ -40,6 +43,8 @@ class Reading:
     overrides: tuple[str, ...]
     rollouts: tuple[str, ...] = ()
     """What each roll-out under way holds back, and where."""
+    since: datetime = _EPOCH
+    """From when requests are added up."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class RegionRates:
 
 @dataclass(frozen=True)
 class ClientRates:
-    """A client and its requests a second, or since the hour began while there is one reading only."""
+    """A client and its requests a second, or since the watch began while there is one reading only."""
 
     client: str | None
     allowed: int
@@ -78,6 +83,7 @@ class View:
     blocks: int
     overrides: tuple[str, ...]
     rollouts: tuple[str, ...] = ()
+    since: datetime = _EPOCH
 
 
 class AdminReader:
@@ -88,7 +94,7 @@ class AdminReader:
         self._client = httpx.Client(
             base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT_S, trust_env=False
         )
-        self._since = since.replace(minute=0, second=0, microsecond=0).isoformat()
+        self._since = since.replace(minute=0, second=0, microsecond=0)
 
     def close(self) -> None:
         """Close the connections."""
@@ -102,8 +108,8 @@ class AdminReader:
             raise NoReadingError(f"{self._url} does not answer as a control plane does") from None
 
     def _reading(self) -> Reading:
-        usage = self._get("/v1/usage", {"group_by": "region", "from": self._since, "limit": "1000"})
-        busiest = self._get("/v1/usage/busiest", {"count": "100", "from": self._since})
+        usage = self._get("/v1/usage", {"group_by": "region", "from": self._since.isoformat(), "limit": "1000"})
+        busiest = self._get("/v1/usage/busiest", {"count": str(READ), "from": self._since.isoformat()})
         return Reading(
             at=datetime.now(UTC),
             regions=tuple(item["region"] for item in self._get("/v1/regions", {"limit": "1000"})["items"]),
@@ -120,6 +126,7 @@ class AdminReader:
                 for state in ("node", "region")
                 for item in self._get("/v1/rollouts", {"state": state})["items"]
             ),
+            since=self._since,
         )
 
     def _get(self, path: str, params: dict[str, str]) -> dict[str, Any]:
@@ -162,6 +169,7 @@ def compare(now: Reading, before: Reading | None) -> View:
         blocks=now.blocks,
         overrides=now.overrides,
         rollouts=now.rollouts,
+        since=now.since,
     )
 
 
@@ -193,7 +201,9 @@ def _passed_s(region: str, now: Reading, before: Reading | None) -> float | None
 
 def _client_rates(client: str | None, counts: Counts, now: Reading, before: Reading | None) -> ClientRates:
     spans = [span for region in now.regions if (span := _passed_s(region, now, before))]
-    earlier = None if before is None else before.by_client.get(client, Counts(0, 0, 0))
+    earlier = None if before is None else before.by_client.get(client)
+    if before is not None and earlier is None and len(before.by_client) >= READ:
+        spans = []  # it was below those that were read, with nobody knows how many
     allowed, denied = _rates(counts, earlier, max(spans, default=None))
     return ClientRates(client, counts.allowed, counts.denied, allowed, denied)
 

@@ -91,7 +91,9 @@ def _revision(node: Mapping[str, Any]) -> Text:
 
 
 def _busiest(view: View) -> Table:
-    table = Table("busiest clients", "allowed/s", "denied/s", "allowed this hour", "denied this hour")
+    since = view.since.astimezone(UTC)
+    begin = f"{since:%H:%M}" if since.date() == view.at.astimezone(UTC).date() else f"{since:%Y-%m-%d %H:%M}"
+    table = Table("busiest clients", "allowed/s", "denied/s", f"allowed since {begin}", f"denied since {begin}")
     for one in view.busiest:
         name = Text(one.client) if one.client else Text("(anonymous)", style="italic")
         table.add_row(name, _rate(one.allowed_per_s), _rate(one.denied_per_s), f"{one.allowed:,}", f"{one.denied:,}")

@@ -1,6 +1,7 @@
 """Now: is it healthy, and what changed?"""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -87,17 +88,21 @@ async def read_status(api: Api, feed: Feed) -> dict[str, Any]:
 def _regions(regions: Items, nodes: Items) -> list[dict[str, Any]]:
     shown = []
     for region in regions:
+        known, connected = Counter[str](), Counter[str]()
         own = [node for node in nodes if node["region"] == region["region"]]
-        connected = [node for node in own if node["connected"]]
-        behind = max((node["behind"] for node in connected), default=0)
-        shown.append({**region, "nodes": len(own), "connected": len(connected), "behind": behind})
+        for node in own:
+            known[node["role"]] += 1
+            connected[node["role"]] += node["connected"]
+        shown.append({**region, "known": known, "connected": connected})
     return shown
 
 
 def _troubles(found: Mapping[str, Any]) -> list[str]:
     """What is not as it should be, the worst first."""
+    counts = [(one["region"], role, one["connected"][role], one["known"][role])
+              for role in ("node", "agent") for one in found["regions"]]  # fmt: skip
     words = [
-        f"No node of {one['region']} is connected." for one in found["regions"] if one["nodes"] and not one["connected"]
+        f"No {role} of {region} is connected." for region, role, connected, known in counts if known > connected == 0
     ]
     refused = [node for node in found["nodes"] if node["refused_revision"] is not None]
     words += [
@@ -105,9 +110,9 @@ def _troubles(found: Mapping[str, Any]) -> list[str]:
         for node in refused[:3]
     ]
     words += [
-        f"{one['connected']} of {one['nodes']} nodes of {one['region']} are connected."
-        for one in found["regions"]
-        if 0 < one["connected"] < one["nodes"]
+        f"{connected} of {known} {role}s of {region} are connected."
+        for region, role, connected, known in counts
+        if 0 < connected < known
     ]
     for override in found["overrides"]:
         if override["target"] == "*":

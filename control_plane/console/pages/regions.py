@@ -38,7 +38,7 @@ async def read(api: Api, _: Feed) -> dict[str, Any]:
         shown.append(
             {
                 **region,
-                "connected": len(own),
+                "connected": sum(node["role"] == "node" for node in own),
                 "oldest": min(applied, default=None),
                 "newest": max(applied, default=None),
                 "lag_s": None if until is None else max(0.0, (now - until).total_seconds()),

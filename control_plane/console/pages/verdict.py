@@ -47,6 +47,8 @@ def moment(text: str, now: datetime) -> datetime:
         at = now.replace(hour=parts[0], minute=parts[1], second=parts[2] if len(parts) == 3 else 0, microsecond=0)
         return at if at <= now else at - timedelta(days=1)
     at = datetime.fromisoformat(text)
+    if not 1970 <= at.year < 9999:
+        raise ValueError("nothing was denied then, and there may be no half an hour around it")
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
@@ -129,11 +131,10 @@ def _verdicts(limits: Mapping[str, Any], usage: Sequence[Mapping[str, Any]]) -> 
     if denied:
         worst = max(denied, key=lambda item: int(item["denied"]))
         at = f" at {worst['endpoint']}" if worst["endpoint"] else ""
-        count = sum(item["denied"] for item in denied)
         yield Verdict(
             "warn",
-            f"Nothing stands in the way of {name} now. Limits denied {count:,} requests within the last day, "
-            f"most of them {worst['limit']}{at} in {worst['region']} ({worst['denied']:,}).",
+            f"Nothing stands in the way of {name} now. Limits denied it within the last day, "
+            f"most often {worst['limit']}{at} in {worst['region']} ({worst['denied']:,} requests).",
         )
     near: dict[str, list[str]] = {}
     for limit, region, use in uses:

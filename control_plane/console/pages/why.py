@@ -102,15 +102,27 @@ async def _client_state(api: Api, name: str) -> dict[str, Any]:
         return {}  # deleted since
     since = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     usage, audit = await asyncio.gather(
-        api.read(f"/v1/clients/{name}/usage", group_by="limit,endpoint,region", limit=200, from_=since),
-        api.read("/v1/audit", resource="client", name=name, limit=10),
+        _usage(api, name, since), api.read("/v1/audit", resource="client", name=name, limit=10)
     )
     blocks = await asyncio.gather(*(api.find(f"/v1/blocks/{block}") for block in limits["blocks"]))
     return {
         "client": name,
         "limits": limits,
         "blocks": [block for block in blocks if block],
-        "usage": sorted((item for item in usage["items"] if item["denied"]), key=lambda item: -item["denied"])[:10],
+        "usage": sorted((item for item in usage if item["denied"]), key=lambda item: -item["denied"])[:10],
         "audit": audit["items"],
-        "verdict": verdict(limits, usage["items"]),
+        "verdict": verdict(limits, usage),
     }
+
+
+async def _usage(api: Api, name: str, since: str) -> list[dict[str, Any]]:
+    """All lines: the one that denied most may be any of them."""
+    items, cursor = [], None
+    while True:
+        part = await api.read(
+            f"/v1/clients/{name}/usage", group_by="limit,endpoint,region", limit=1000, from_=since, cursor=cursor
+        )
+        items += part["items"]
+        cursor = part["next_cursor"]
+        if cursor is None:
+            return items

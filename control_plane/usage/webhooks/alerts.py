@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,6 +18,8 @@ from tidegate.contract.limits import LimitRule
 ALERTS_A_STATEMENT = 500
 MAX_CLIENTS = 100_000
 """Of a plan, in one look: those over a limit come first, and must not hide those that come near."""
+LATE = timedelta(minutes=15)
+"""Windows that ended so long ago are looked at as well: what they counted last comes after their end."""
 
 
 async def find_alerts(database: Database, now: datetime) -> int:
@@ -41,18 +43,20 @@ async def _found(session: AsyncSession, webhooks: Sequence[UsageWebhookRow], now
             continue
         rules, _ = windows.fit_limits(plan)
         by_name = {rule.name: rule for rule in rules}
-        for one in await near_limit_repository.near(session, plan.plan, rules, lowest, now, MAX_CLIENTS):
-            alerts += [
-                alert
-                for webhook in webhooks
-                if webhook.plan in {None, one.plan} and webhook.client in {None, one.client}
-                for alert in _alerts(webhook, one, by_name, now)
-            ]
+        ended = [rule for rule in rules if windows.is_over(rule, now - LATE, now)]
+        for at, of in ((now, rules), (now - LATE, ended)):
+            for one in await near_limit_repository.near(session, plan.plan, of, lowest, at, MAX_CLIENTS):
+                alerts += [
+                    alert
+                    for webhook in webhooks
+                    if webhook.plan in {None, one.plan} and webhook.client in {None, one.client}
+                    for alert in _alerts(webhook, one, by_name, at)
+                ]
     return alerts
 
 
 def _alerts(
-    webhook: UsageWebhookRow, near: Near, rules: Mapping[str, LimitRule], now: datetime
+    webhook: UsageWebhookRow, near: Near, rules: Mapping[str, LimitRule], at: datetime
 ) -> list[dict[str, object]]:
     return [
         {
@@ -61,7 +65,7 @@ def _alerts(
             "client": near.client,
             "plan": near.plan,
             "limit_name": near.limit,
-            "window_start": windows.period_start(rules[near.limit], now.astimezone(UTC)),
+            "window_start": windows.period_start(rules[near.limit], at.astimezone(UTC)),
             "percent": round(threshold * 100),
             "used": near.used,
             "limit": near.of,
@@ -69,5 +73,5 @@ def _alerts(
             "due_at": func.now(),
         }
         for threshold in webhook.thresholds
-        if near.used >= threshold * near.of
+        if near.used / near.of >= threshold
     ]

@@ -26,8 +26,10 @@ Threshold = Annotated[float, Field(ge=0.01, le=10)]
 
 
 def _distinct(values: list[float]) -> list[float]:
-    if len({round(value * 100) for value in values}) != len(values):
-        raise ValueError("names a threshold twice (they are whole percents)")
+    if any(value != round(value * 100) / 100 for value in values):
+        raise ValueError("names a threshold that is no whole percent, such as 0.85")
+    if len(set(values)) != len(values):
+        raise ValueError("names a threshold twice")
     return sorted(values)
 
 

@@ -16,7 +16,9 @@ from testing.proxy import Proxy
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE, client_of
 from tests.integration.control_plane.test_access import token_of
 from tests.integration.control_plane.test_revisions import through, until_written
+from tests.integration.control_plane.usage_batches import batch, cell, ship
 from tidegate.contract.credentials import secret_sha256
+from tidegate.contract.usage import LimitName, Place
 from tidegate.stack.postgres import PostgresServer
 
 FROM_HERE = {"Sec-Fetch-Site": "same-origin"}
@@ -337,6 +339,45 @@ async def until_line(lines: AsyncIterator[str], wanted: str) -> None:
 async def served_page(served: RunningControlPlane) -> Page:
     async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
         return await opened(client)
+
+
+async def test_why_finds_what_was_denied_among_more_lines_of_usage_than_a_page_holds(
+    served: RunningControlPlane,
+) -> None:
+    limits = [{"name": "hourly", "limit": 100, "window": "hour"}]
+    (await served.admin.put("/v1/plans/free", json={"limits": limits})).raise_for_status()
+    (await served.admin.put("/v1/clients/acme", json={"plan": "free"})).raise_for_status()
+    places = tuple(Place("free", f"route-{number:04}", (LimitName("free", "hourly"),)) for number in range(1_002))
+    cells = [cell(place=number) for number in range(1_001)]
+    await ship(served, batch(1, *cells, cell(place=1_001, denied=7), places=places))
+    page = await served_page(served)
+    async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=20) as client:
+        shown = (await Page(client, page.cookie).get("/why?q=acme")).text
+    assert "most often hourly at route-1001 in us-east (7 requests)" in shown
+
+
+async def test_a_time_without_half_an_hour_around_it_is_refused(api: httpx.AsyncClient) -> None:
+    page = await opened(api)
+    for at in ("0001-01-01", "9999-12-31T23:59:00Z"):
+        assert (await page.get(f"/why?q=acme&at={at}")).status_code == 422
+
+
+async def test_an_agent_is_no_node_and_hides_not_that_all_of_these_are_gone(served: RunningControlPlane) -> None:
+    async with served.node("agent-1", role="agent").following():
+        async with served.node("node-1").following(), served.node("node-2").following():
+            await served.until_nodes(lambda nodes: len(nodes) == 3 and all(one["connected"] for one in nodes.values()))
+            page = await served_page(served)
+            async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
+                shown = (await Page(client, page.cookie).get("/")).text
+            assert "<b>2<small> / 2</small></b>" in shown
+            assert "3 of 3 nodes and agents are connected" in shown
+        await served.until_nodes(lambda nodes: sum(one["connected"] for one in nodes.values()) == 1)
+        async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
+            assert "No node of us-east is connected." in (await Page(client, page.cookie).get("/")).text
+            assert "no node connected" in (await Page(client, page.cookie).get("/regions")).text
+    await served.until_nodes(lambda nodes: not any(one["connected"] for one in nodes.values()))
+    async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
+        assert "No agent of us-east is connected." in (await Page(client, page.cookie).get("/")).text
 
 
 async def test_a_change_is_shown_at_once_in_every_open_tab(

@@ -3,20 +3,26 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from control_plane.database import Database, migrate, revert
 from control_plane.errors import InvalidError
 from control_plane.usage import jobs as rollup
 from control_plane.usage import near_limit_repository as nearness
 from control_plane.usage.jobs import roll_up, tidy
+from control_plane.usage.models import LARGEST
 from control_plane.usage.partitions import Partitions, drop_before
 from control_plane.usage.what_if import Outcome, estimate
 from control_plane.usage.what_if_repository import CandidateLimit
 from testing.control_plane import RunningControlPlane
-from tests.integration.control_plane.usage_batches import batch, cell, now, ship, this_hour, totals
+from tests.integration.control_plane.usage_batches import FREE, batch, cell, now, ship, this_hour, totals
+from tests.reference.windows import fixed_window, sliding_window
+from tidegate.contract.limits import LimitRule
+from tidegate.contract.usage import Place
 from tidegate.stack.postgres import PostgresServer
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -171,6 +177,37 @@ async def test_lists_clients_near_a_limit_with_their_overrides(
     assert (await served.admin.get("/v1/plans/none/near-limit")).status_code == 404
 
 
+async def test_a_sliding_hour_is_never_two(served: RunningControlPlane, a_database: Database) -> None:
+    rule = LimitRule(id=1, name="hourly", limit=100, window_us=3_600_000_000)
+    limits = [{"name": "hourly", "limit": 100, "window_s": 3_600}]
+    (await served.admin.put("/v1/plans/free", json={"limits": limits})).raise_for_status()
+    (await served.admin.put("/v1/clients/acme", json={"plan": "free"})).raise_for_status()
+    begin_us = this_hour() * 3_600_000_000
+    await ship(served, batch(1, cell(allowed=60), hour=this_hour() - 1), batch(2, cell(allowed=55)))
+    state = None
+    for number in range(115):  # one a minute, which the node allows
+        verdict = sliding_window(rule, state, 1, begin_us + (number - 60) * 60_000_000)
+        assert verdict.consumed.allowed
+        state = verdict.on_consumed.state
+    at_us = begin_us + 55 * 60_000_000
+    left = sliding_window(rule, state, 0, at_us).consumed.remaining
+    async with a_database.read() as session:
+        (near,) = await nearness.near(session, "free", [rule], 0.1, datetime.fromtimestamp(at_us / 10**6, UTC))
+    assert near.used == 100 - left == 60
+
+
+async def test_what_cannot_be_true_of_one_hides_nobody_else_near_a_limit(served: RunningControlPlane) -> None:
+    limits = [{"name": "hourly", "limit": 100, "window": "hour"}]
+    (await served.admin.put("/v1/plans/free", json={"limits": limits})).raise_for_status()
+    for client in ("near", "liar"):
+        (await served.admin.put(f"/v1/clients/{client}", json={"plan": "free"})).raise_for_status()
+    places = tuple(Place("free", f"route-{number}", FREE.limits) for number in range(5))
+    lies = [cell("liar", allowed=2**53, place=place) for place in range(5) for _ in range(300)]
+    await ship(served, batch(1, cell("near", allowed=80), *lies, places=places))  # more than 2^63 together
+    answer = (await served.admin.get("/v1/plans/free/near-limit")).raise_for_status().json()
+    assert [(item["client"], item["used"]) for item in answer["items"]] == [("liar", LARGEST), ("near", 80)]
+
+
 async def test_a_long_window_is_made_of_days_and_of_the_hours_around_them(
     served: RunningControlPlane, a_database: Database
 ) -> None:
@@ -261,6 +298,42 @@ async def test_estimates_what_a_limit_would_have_denied(served: RunningControlPl
         assert wrong.status_code == 422, wrong.text
         assert wrong.json()["errors"][0]["field"] == field
     assert (await served.admin.get("/v1/usage")).headers.get("x-tidegate-revision") is None
+
+
+AROUND_NOON, AFTER_NOON = {11: 60, 13: 60}, {13: 60, 23: 60}
+
+
+@pytest.mark.parametrize(
+    "asked", [AROUND_NOON, AFTER_NOON, dict.fromkeys(range(12), 100), dict.fromkeys(range(6), 150)]
+)
+@pytest.mark.parametrize("window", [5_400, 7_200, "hour", "day", "week", "month"])
+async def test_what_if_denies_what_a_node_would_have(
+    served: RunningControlPlane, window: int | str, asked: dict[int, int]
+) -> None:
+    midnight = (this_hour() // 24 - 1) * 24
+    noon_us = (midnight + 12) * 3_600_000_000  # of yesterday: there the longer windows begin
+    limit: dict[str, Any] = {"name": "tried", "limit": 150, "algorithm": "fixed_window"}
+    rule = LimitRule(id=1, **limit)
+    if isinstance(window, int):
+        limit["window_s"] = window
+        rule = replace(rule, window_us=window * 1_000_000)
+    else:
+        limit |= {"limit": 100, "window": window, "anchor": datetime.fromtimestamp(noon_us // 10**6, UTC).isoformat()}
+        rule = replace(rule, limit=100, calendar=window, anchor_us=noon_us)
+    (await served.admin.put("/v1/plans/free", json={})).raise_for_status()
+    (await served.admin.put("/v1/plans/pro", json={"limits": [limit]})).raise_for_status()
+    (await served.admin.put("/v1/clients/acme", json={"plan": "free"})).raise_for_status()
+    hours = {midnight + hour: units for hour, units in asked.items()}
+    batches = (batch(number, cell(allowed=units), hour=hour) for number, (hour, units) in enumerate(hours.items(), 1))
+    await ship(served, *batches)
+    state, denied = None, 0
+    for hour, units in hours.items():
+        for number in range(units):  # evenly over the hour
+            verdict = fixed_window(rule, state, 1, hour * 3_600_000_000 + number * 3_600_000_000 // units)
+            denied += not verdict.consumed.allowed
+            state = verdict.on_consumed.state if verdict.on_consumed else state
+    answer = await served.admin.post("/v1/plans/free/what-if", json={"plan": "pro", "days": 3})
+    assert answer.raise_for_status().json()["would_deny"] == denied
 
 
 async def test_many_clients_are_judged_by_one_statement_and_what_takes_too_long_is_refused_in_so_many_words(

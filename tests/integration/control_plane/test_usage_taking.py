@@ -194,6 +194,14 @@ async def test_says_up_to_when_a_region_is_complete_and_never_takes_it_back(serv
     assert (answer["complete_until"], answer["items"][0]["allowed"]) == ({}, 2)
 
 
+async def test_a_region_that_never_shipped_is_complete_up_to_no_instant(served: RunningControlPlane) -> None:
+    await served.add_region("eu-west")
+    await ship(served, batch(1), complete_until_ms=int(time.time() * 1000))
+    until = (await served.admin.get("/v1/usage")).json()["complete_until"]
+    assert until.keys() == {"eu-west", "us-east"}, "who takes the earliest must not overlook it"
+    assert until["eu-west"] is None
+
+
 WRONG_QUESTIONS = [
     ({"group_by": "colour"}, "group_by"),
     ({"from": "2026-01-02T00:00:00Z", "to": "2026-01-01T00:00:00Z"}, "from"),

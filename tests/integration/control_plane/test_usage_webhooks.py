@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import httpx
@@ -17,10 +17,11 @@ from control_plane.database import Database
 from control_plane.settings import Settings
 from control_plane.usage.webhooks import jobs as delivery
 from control_plane.usage.webhooks.addresses import all_public, host_of, url_fault
+from control_plane.usage.webhooks.alerts import find_alerts
 from control_plane.usage.webhooks.service import WebhookKeys
 from testing.control_plane import RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
-from tests.integration.control_plane.usage_batches import batch, cell, ship
+from tests.integration.control_plane.usage_batches import batch, cell, ship, this_hour
 from tidegate.stack.postgres import PostgresServer
 
 
@@ -135,6 +136,38 @@ async def test_tells_each_threshold_once_signed_with_a_key_that_is_shown_once(
     assert headers["host"] == f"127.0.0.1:{receiver.port}"
     assert is_signed(secret, headers, body)
     assert not is_signed(f"whsec_{base64.b64encode(bytes(32)).decode()}", headers, body)
+
+
+async def test_what_a_window_counted_last_is_told_after_its_end(
+    served: RunningControlPlane, make_settings: Callable[..., Settings]
+) -> None:
+    hook = {"url": "https://example.com/", "thresholds": [0.5, 1.0]}
+    (await served.admin.put("/v1/usage-webhooks/ops", json=hook)).raise_for_status()
+    begun = this_hour()
+    end = datetime.fromtimestamp(begun * 3_600, UTC)
+    await ship(served, batch(1, cell(allowed=99), hour=begun - 1))
+    settings = make_settings()
+    database = Database(settings.database_url.get_secret_value(), connect_timeout_s=5, command_timeout_s=5, pool_size=2)
+    try:
+        assert await find_alerts(database, end - timedelta(seconds=10)) == 1
+        await ship(served, batch(2, cell(allowed=1), hour=begun - 1), batch(3, cell(allowed=49), hour=begun))
+        assert await find_alerts(database, end + timedelta(seconds=50)) == 1
+        assert await find_alerts(database, end + timedelta(seconds=110)) == 0
+    finally:
+        await database.close()
+    begin = (end - timedelta(hours=1)).isoformat().replace("+00:00", "Z")
+    told = [(one["threshold"], one["used"], one["window_start"]) for one in await deliveries(served)]
+    assert told == [(0.5, 99, begin), (1.0, 100, begin)]
+
+
+async def test_a_threshold_is_reached_by_the_very_unit_that_reaches_it(served: RunningControlPlane) -> None:
+    # as floats, 0.07 x 100 and 1.1 x 100 are a little more than 7 and 110
+    hook = {"url": "https://example.com/", "thresholds": [0.07, 1.1]}
+    (await served.admin.put("/v1/usage-webhooks/ops", json=hook)).raise_for_status()
+    for sequence, units, reached in ((1, 6, []), (2, 1, [0.07]), (3, 102, [0.07]), (4, 1, [0.07, 1.1])):
+        await ship(served, batch(sequence, cell(allowed=units)))
+        await run(served, "usage-alerts")
+        assert [one["threshold"] for one in await deliveries(served)] == reached
 
 
 def url_of(server: asyncio.Server) -> str:
@@ -346,7 +379,8 @@ async def test_names_what_is_wrong_with_a_webhook(served: RunningControlPlane) -
         ({"url": "https://256.1.1.1/"}, "url"),
         ({"url": "https://xn--/"}, "url"),
         (good | {"thresholds": []}, "thresholds"),
-        (good | {"thresholds": [0.8, 0.801]}, "thresholds"),
+        (good | {"thresholds": [0.8, 0.8]}, "thresholds"),
+        (good | {"thresholds": [0.995]}, "thresholds"),  # it would be told as 1.0
         (good | {"plan": "none"}, "plan"),
         (good | {"client": "none"}, "client"),
         (good | {"colour": "red"}, "colour"),

@@ -97,7 +97,7 @@ DENIED = [{"limit": "hourly", "endpoint": "export", "region": "us-east", "denied
         (limits(10), DENIED, "bad", "hourly is spent in us-east: 10 of 10 are used. It is whole again in 1 min 30 s."),
         (limits(10, algorithm="sliding_window"), [], "bad", "10 of 10 are used. Its window ends in 1 min 30 s."),
         (limits(10, shadow=True), [], "warn", "nearly out"),
-        (limits(3), DENIED, "warn", "denied 7 requests within the last day, most of them hourly at export in us-east"),
+        (limits(3), DENIED, "warn", "denied it within the last day, most often hourly at export in us-east (7"),
         (limits(9), [], "warn", "nearly out of hourly in us-east"),
         (limits(None), [], "warn", "No region could say"),
         (limits(3), [], "good", "Nothing stands in the way of acme"),
@@ -107,6 +107,12 @@ def test_the_verdict_is_the_weightiest_thing_that_can_be_said(found: dict, usage
     said = verdict(found, usage)
     assert said.tone == tone
     assert words in said.text
+
+
+def test_requests_that_two_limits_denied_are_not_added_up():
+    said = verdict(limits(3), [*DENIED, DENIED[0] | {"limit": "daily"}])
+    assert "14" not in said.text
+    assert "(7 requests)" in said.text
 
 
 def test_a_limit_is_named_once_with_all_its_regions():

@@ -6,7 +6,7 @@ import pytest
 
 from control_plane.usage.node_endpoints import rows_of, totals_of
 from control_plane.usage.repository import Figures
-from control_plane.usage.windows import current, period_start, unfit
+from control_plane.usage.windows import counted, current, period_start, unfit
 from tidegate.contract.limits import LimitRule, Match
 from tidegate.contract.usage import Denials, LimitName, Place, UsageBatch, UsageCell
 
@@ -51,6 +51,18 @@ def test_a_window_that_slides_takes_whole_hours_but_keeps_its_name_for_as_long_a
     assert (window.start, window.end) == (at("2026-11-23T14"), NOW)
     assert period_start(sliding, NOW) == at("2026-11-24T00")
     assert current(rule(algorithm="sliding_window", window_us=HOUR_US), NOW).start == at("2026-11-24T12")
+
+
+@pytest.mark.parametrize("algorithm", ["sliding_window", "sliding_log", "token_bucket"])
+def test_of_a_window_that_slides_the_first_hour_weighs_as_much_as_lies_within_it(algorithm) -> None:
+    def weights(hours: int, at: datetime) -> list[tuple[datetime, datetime, float]]:
+        parts = counted(rule(algorithm=algorithm, window_us=hours * HOUR_US), at)
+        return [(window.start, window.end, round(weight, 6)) for window, weight in parts]
+
+    assert weights(1, NOW) == [(at("2026-11-24T13"), NOW, 1), (at("2026-11-24T12"), at("2026-11-24T13"), 0.327778)]
+    assert weights(24, NOW)[1] == (at("2026-11-23T13"), at("2026-11-23T14"), 0.327778)
+    assert weights(1, at("2026-11-24T13"))[1] == (at("2026-11-24T12"), at("2026-11-24T13"), 1)
+    assert counted(rule(calendar="day"), NOW) == [(current(rule(calendar="day"), NOW), 1)]
 
 
 def test_says_which_limits_hours_cannot_tell_of() -> None:

@@ -23,6 +23,7 @@ BEFORE = Reading(
     until={"us-east": AT - timedelta(seconds=1), "eu-west": None},
     blocks=1,
     overrides=("*: shadow",),
+    since=AT,
 )
 NOW = replace(
     BEFORE,
@@ -46,6 +47,26 @@ def test_the_busiest_of_this_moment_come_first() -> None:
     assert (second.client, second.denied_per_s) == ("acme", 5)
     assert [one.client for one in compare(BEFORE, None).busiest] == ["acme", None]
     assert compare(NOW, replace(NOW, at=AT)).regions[0].allowed_per_s is None, "no time has passed"
+
+
+def test_who_was_not_among_those_that_were_read_has_no_rate_yet() -> None:
+    known = {f"client-{number}": Counts(50_000, 0, 50_000) for number in range(100)}
+    new = {"newcomer": Counts(50_001, 9, 50_001)}
+    before = replace(BEFORE, by_client=known)
+    view = compare(replace(NOW, by_client=new | {"client-7": Counts(50_010, 0, 50_010)}), before)
+    assert [(one.client, one.allowed_per_s, one.denied_per_s) for one in view.busiest] == [
+        ("client-7", 5, 0),
+        ("newcomer", None, None),
+    ]
+    del known["client-99"]  # fewer than were asked for: these are all
+    assert compare(replace(NOW, by_client=new), replace(before, by_client=known)).busiest[0].allowed_per_s == 25_000.5
+
+
+def test_figures_of_a_watch_that_goes_on_are_not_called_those_of_this_hour() -> None:
+    for passed, words in ((timedelta(hours=3), "allowed since 12:00"), (timedelta(hours=12), "since 2026-11-24 12:00")):
+        console = Console(file=StringIO(), width=160)
+        console.print(render(compare(replace(NOW, at=AT + passed), BEFORE)))
+        assert words in console.file.getvalue()
 
 
 def test_says_all_of_it_in_a_pipe_and_for_machines() -> None:
