@@ -9,7 +9,7 @@ from data_plane.config.index import ConfigSet, RuleIndex
 from data_plane.config.limit_resolution import RegionFacts, in_region, shared_params
 from data_plane.config.limits_of_keys import StrictLimits
 from data_plane.config.routes import NO_ENDPOINT
-from data_plane.config.strict_limits import effective_us, most_units, moves_rights, scaled, schedule_of
+from data_plane.config.strict_limits import divided, effective_us, most_units, moves_rights, scaled, schedule_of
 from data_plane.rights.region_state import RegionState
 from data_plane.store.packing import params_end
 from testing.node import document_of, rule
@@ -116,6 +116,26 @@ def test_a_raised_part_of_a_bucket_waits_until_what_its_tokens_replace_has_come_
     held = [capacity(in_region(moved, "eu-west", at_us)) for at_us in (0, raised_us + SKEW_US, over_us - 1, over_us)]
     assert held == [20, 20, 20, 80]
     assert [capacity(in_region(moved, "us-east", at_us)) for at_us in (0, over_us)] == [20, 20]
+
+
+def test_a_raised_part_of_a_client_s_own_bucket_counts_although_its_epochs_are_longer():
+    raised_us = next_start_us(strict(algorithm="token_bucket", burst=100), NOW_US)
+    divisions = (80, 20), (20, 20), (20, 80)
+    parts = tuple(
+        ShareStep(from_us=from_us, limit=PARTS, shares={"us-east": PARTS * east // 100, "eu-west": PARTS * west // 100})
+        for from_us, (east, west) in zip((0, NOW_US, raised_us), divisions, strict=True)
+    )
+    moved = strict(algorithm="token_bucket", burst=100, parts=parts)
+    index = RuleIndex.of("eu-west", ConfigSet.empty().with_changes([document_of(Plan(plan="p", limits=(moved,)))]))
+    state = RegionState(lambda: index.book, rights=False)
+    state.apply(index, 3)
+    own = divided(moved, 10, 100, moved.parts)
+    assert cycle_us(own) > 10 * cycle_us(moved)
+    held = []
+    for now_us in (raised_us + SKEW_US + cycle_us(own) - 1, raised_us + SKEW_US + 2 * cycle_us(own)):
+        state.look(now_us)
+        held.append(capacity(in_region(own, "eu-west", index.book.region_facts.at_us)))
+    assert held == [20, 80]
 
 
 def test_another_limit_keeps_proportions_and_sums_to_the_whole():
