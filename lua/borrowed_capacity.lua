@@ -76,6 +76,12 @@ local function capacity_load(key, params)
       local max_tokens = params.size == 0 and own_capacity(params, now) or params.size
       state.level = math.min(floor(state.level / (unit * math.max(1, size))), max_tokens) * quanta
     end
+    if size ~= params.size and size * params.size > 0 then
+      -- Loans remain the same parts of the bucket; what rounding leaves belongs to nobody.
+      state.borrowed = floor(state.borrowed * params.size / size)
+      state.lent = ceil(state.lent * params.size / size)
+      state.lent_before = ceil(state.lent_before * params.size / size)
+    end
     -- Without a size, the length of epochs depends on what is not stored.
     if (changed or size == 0) and state.epoch ~= id_of(params, state.at) then
       renumber(params, state, math.max(SHORTEST_EPOCH, ceil(3 * size * unit / rate)))

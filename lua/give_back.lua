@@ -52,13 +52,25 @@ local function credit_log(raw, shared, entered, cost, window)
   return nil
 end
 
--- Credits a strict limit under the id that it was charged in. A log credits nothing: its costs leave by age alone.
--- For windows, shares older than the marker's will do.
+local function credit_strict_log(params, state, entered, cost)
+  for from = 1, #state.entries, 9 do
+    local at, entry_cost = unpack('<I7I2', state.entries, from)
+    if at == entered and entry_cost == cost then
+      state.entries = sub(state.entries, 1, from - 1) .. sub(state.entries, from + 9)
+      return rights_value(params, state)
+    end
+  end
+  return nil
+end
+
+-- Credits a strict limit under the id that it was charged in. For windows and logs, shares older than the marker's do.
 local function credit_rights(key, algorithm, packed, at, cost)
-  local params = strict_params(algorithm, packed, KEYS[1], algorithm < 2)
-  if not params or algorithm == 2 or not call('GET', key) then
+  local params = strict_params(algorithm, packed, KEYS[1], algorithm < 3)
+  if not params or not call('GET', key) then
     return nil
-  elseif algorithm < 3 then
+  elseif algorithm == 2 then
+    return credit_strict_log(params, rights_load(key, params), at, cost)
+  elseif algorithm < 2 then
     local state = rights_load(key, params)
     local id = id_of(params, at)
     if id == state.id and state.taken >= cost then

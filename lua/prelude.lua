@@ -17,10 +17,11 @@
 --   0x32 log, shared       total (4), the counts of 0x16, then the entries
 --   0x34 log, short        total (2), then the entries
 --   0x40, 0x42, 0x44       strict limits: a window, a log (rights.lua), a bucket (borrowed_capacity.lua)
---   0x48, 0x50, 0x52       beside a counter: transfers (transfers.lua), counts of peers (receive.lua), reserves
+--   0x48, 0x50, 0x53       beside a counter: transfers (transfers.lua), counts of peers (receive.lua), reserves
 --                          (unreachable.lua)
 -- Read, and written no longer since 2026-12:
 --   0x20, 0x26, 0x28       buckets (buckets.lua)
+--   0x52                   reserves (unreachable.lua)
 --   0x44, 0x45             88 bytes long: windows with an overdraft (rights.lua)
 -- In Valkey 9 a value of up to 13 bytes shares one allocation of 64 bytes with a key of 20 bytes.
 -- Layouts are added, never changed. A value with an unknown first byte counts as absent.

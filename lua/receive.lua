@@ -144,6 +144,8 @@ local function merge_bucket(key, raw, peers_key, stored_peers, queue, rate, unit
   if not growth or rate == 0 then
     return '0'
   end
+  -- Of what a peer took while it was cut off, it owes one bucket at most; what came before it knew of the cut is added.
+  growth = math.min(growth, size + floor(rate * SLACK_US / unit))
   local dirty, at, debt, taken, returned, born = 0, now, 0, 0, 0, now
   if raw and is_bucket(raw) then
     local old_born

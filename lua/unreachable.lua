@@ -4,38 +4,44 @@
 -- The peers travel behind the rule (see decide.lua): the sum of all shares (8, double), then for each unreachable peer:
 -- length of its name (1), name, share, and since when it is unreachable, in microseconds (8 each, doubles).
 --
--- Reserves are stored at the counter's key + '?': first byte 0x52, then entries: length of the name (1), name, since when
--- (7), window id (7), units (6). An entry is made when the counter is first used in a window with an unreachable peer,
--- from what is left then, and holds for that window while the peer stays unreachable.
-local RESERVES = 82
+-- Reserves are stored at the counter's key + '?': first byte 0x53, then entries: length of the name (1), name, since when
+-- (7), window id (7), units (6), limit (6). An entry is made when the counter is first used in a window with an
+-- unreachable peer, from what is left then, and holds for that window while the peer stays unreachable. Where the limit
+-- has changed since, the peer's share of the difference is added. Written until 2026-12: 0x52, without the limit.
+local RESERVES, WITHOUT_LIMIT = 83, 82
 
-local function reserve_entries(raw, oldest)
+local function reserve_entries(raw, oldest, limit)
   local entries, from = {}, 2
-  while raw and byte(raw) == RESERVES and from <= #raw do
+  local kind = raw and byte(raw)
+  while (kind == RESERVES or kind == WITHOUT_LIMIT) and from <= #raw do
     local length, name, since, id, units
+    local of_limit = limit
     length, from = unpack('<B', raw, from)
     name, from = sub(raw, from, from + length - 1), from + length
     since, id, units, from = unpack('<I7I7I6', raw, from)
+    if kind == RESERVES then
+      of_limit, from = unpack('<I6', raw, from)
+    end
     if id >= oldest then
-      entries[#entries + 1] = { name, since, id, units }
+      entries[#entries + 1] = { name, since, id, units, of_limit }
     end
   end
   return entries
 end
 
-local function reserved_units(entries, name, since, id)
+local function reserve_of(entries, name, since, id)
   for _, e in ipairs(entries) do
     if e[1] == name and e[2] == since and e[3] == id then
-      return e[4]
+      return e
     end
   end
 end
 
 -- Returns the units reserved for unreachable peers in window `id` and in the one before. `left` and `left_before` are
 -- the units known to be untaken there; reserves that do not exist yet are computed from them and stored.
-local function reserved_in_windows(key, packed, id, left, left_before, ttl)
+local function reserved_in_windows(key, packed, id, limit, left, left_before, ttl)
   local raw = call('GET', key .. '?')
-  local entries = reserve_entries(raw, id - 1)
+  local entries = reserve_entries(raw, id - 1, limit)
   local added = false
   local total, total_before = 0, 0
   local all_shares, from = unpack('<d', packed)
@@ -45,12 +51,14 @@ local function reserved_in_windows(key, packed, id, left, left_before, ttl)
     name, from = sub(packed, from, from + length - 1), from + length
     share, since, from = unpack('<dd', packed, from)
     for step = 0, 1 do
-      local units = reserved_units(entries, name, since, id - step)
-      if not units then
-        units = ceil(math.max(0, step == 0 and left or left_before) * share / all_shares)
-        entries[#entries + 1] = { name, since, id - step, units }
+      local entry = reserve_of(entries, name, since, id - step)
+      if not entry then
+        local units = ceil(math.max(0, step == 0 and left or left_before) * share / all_shares)
+        entry = { name, since, id - step, units, limit }
+        entries[#entries + 1] = entry
         added = true
       end
+      local units = math.max(0, entry[4] + ceil((limit - entry[5]) * share / all_shares))
       if step == 0 then
         total = total + units
       else
@@ -61,7 +69,7 @@ local function reserved_in_windows(key, packed, id, left, left_before, ttl)
   if added then
     local parts = { string.char(RESERVES) }
     for _, e in ipairs(entries) do
-      parts[#parts + 1] = pack('<B', #e[1]) .. e[1] .. pack('<I7I7I6', e[2], e[3], e[4])
+      parts[#parts + 1] = pack('<B', #e[1]) .. e[1] .. pack('<I7I7I6I6', e[2], e[3], e[4], e[5])
     end
     call('SET', key .. '?', table.concat(parts), 'PX', ttl)
   end
@@ -85,7 +93,7 @@ local function unreachable_reserves(algorithm, key, limit, b, c, packed)
   id, taken, before, returned, returned_before, remote, remote_before = rolled(id, seen, taken, before, returned,
     returned_before, remote, remote_before, remote_next)
   local ttl = math.max(1, ttl_ms(fixed_start(length, anchor, id + 2) - now + SLACK_US))
-  local kept, kept_before = reserved_in_windows(key, packed, id, limit - (taken - returned + remote),
+  local kept, kept_before = reserved_in_windows(key, packed, id, limit, limit - (taken - returned + remote),
     limit - (before - returned_before + remote_before), ttl)
   local ends = fixed_start(length, anchor, id + 1) - now
   return kept, kept_before, math.max(0, math.min(ends, length)), length, before - returned_before + remote_before

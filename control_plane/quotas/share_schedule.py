@@ -11,7 +11,7 @@ import msgspec
 
 from tidegate.contract.calendar import SKEW_US, cycle_us, next_start_us
 from tidegate.contract.limits import BUCKET_ALGORITHMS, PARTS, LimitRule, ShareStep, capacity
-from tidegate.contract.shares import units_of
+from tidegate.contract.shares import in_proportion, units_of
 
 Steps = tuple[ShareStep, ...]
 MAX_NAMED = 20
@@ -103,6 +103,7 @@ def retargeted(
     once (in every window), and what was used beyond it stays as a shortfall; a share that only moves is cut from the
     next window on. Only ``spenders``, regions that ever had a node, can have spent anything.
     """
+    schedule = _resized(rule, schedule, sum(target.shares.values()))
     steps = needed(rule, schedule.steps, now_us)
     earlier = schedule.most if _weighs(schedule, now_us) else {}
     most = {region: share for region, share in _most(steps, earlier).items() if region in spenders}
@@ -117,6 +118,16 @@ def retargeted(
     else:
         cut = then(steps, ShareStep(from_us=now_us, limit=target.limit, shares=shares))
     return Schedule(steps=cut, target=target, waiting=True, most=most)
+
+
+def _resized(rule: LimitRule, schedule: Schedule, size: int) -> Schedule:
+    """The schedule of a bucket that has another capacity now: in its steps each region's part of it stays."""
+    was = sum(schedule.target.shares.values())
+    if not _by_capacity(rule) or not was or was == size:
+        return schedule
+    steps = tuple(msgspec.structs.replace(one, shares=in_proportion(one.shares, was, size)) for one in schedule.steps)
+    most = {region: -(-share * size // was) for region, share in schedule.most.items()}
+    return msgspec.structs.replace(schedule, steps=steps, most=most)
 
 
 def on_the_way(rule: LimitRule, schedule: Schedule, now_us: int) -> bool:

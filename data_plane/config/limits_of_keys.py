@@ -50,8 +50,8 @@ class StrictLimits:
         rule = self._rules.get(id)
         if rule is None:
             return None
-        rule = _of_client(rule, client, index.clients, now_s)
-        name = (rule.id, of_site, rule.limit, rule.burst)
+        whole, rule = rule, _of_client(rule, client, index.clients, now_s)
+        name = (rule.id, of_site, rule is whole, rule.limit, rule.burst)
         limit = self._known.get(name)
         if limit is None:
             if len(self._known) >= MAX_KNOWN:

@@ -1,6 +1,6 @@
 """The region's state as limit resolution needs it, in nodes and agents: unreachable peers, and the shares' revision."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import structlog
 
@@ -8,7 +8,8 @@ from data_plane.config.index import RuleIndex
 from data_plane.config.limit_resolution import RegionFacts
 from data_plane.config.rulebook import Rulebook
 from data_plane.config.strict_limits import only_from_us
-from tidegate.contract.limits import LimitRule
+from tidegate.contract.calendar import EPOCH_FLOOR_US
+from tidegate.contract.limits import BUCKET_ALGORITHMS, LimitRule
 
 log = structlog.get_logger()
 
@@ -54,9 +55,7 @@ class RegionState:
         strict = {rule.id: rule for rule in index.book.rules() if rule.mode == "strict"}
         changed = {id: rule for id, rule in strict.items() if _figures(rule) != _figures(self._strict.get(id))}
         self._book, self._strict = index.book, strict
-        self._moves_over_us = frozenset(
-            only_from_us(rule, step) for rule in strict.values() for step in (*rule.steps[1:], *rule.parts[1:])
-        )
+        self._moves_over_us = frozenset(over_us for rule in strict.values() for over_us in _moves_over_us(rule))
         self._use(self._facts._replace(revision=self._shares_revision(), rights=self._rights))
         return changed
 
@@ -103,6 +102,15 @@ class RegionState:
         in_force = self._in_force()
         if in_force is not self._book:
             in_force.resolve_by(facts)
+
+
+def _moves_over_us(rule: LimitRule) -> Iterator[int]:
+    """When moves of a limit's shares may be over; ever later, as a client's own bucket may have longer epochs."""
+    for step in (*rule.steps[1:], *rule.parts[1:]):
+        yield only_from_us(rule, step)
+    if rule.algorithm in BUCKET_ALGORITHMS:
+        for step in rule.parts[1:]:
+            yield from (only_from_us(rule, step) + (EPOCH_FLOOR_US << times) for times in range(18))
 
 
 def _figures(rule: LimitRule | None) -> tuple[object, ...] | None:

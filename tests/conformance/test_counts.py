@@ -296,6 +296,7 @@ def test_remote_growth_drives_a_bucket_no_lower_than_its_floor(client):
     _, west = pair(client, "token_bucket", limit=10, window_us=10 * SECOND_US)
     west.hit(1)
     west.merge("east/1", [Cell(b"", START_US, 1)])
+    west.merge("east/1", [Cell(b"", START_US, 500)])
     west.merge("east/1", [Cell(b"", START_US, 1_000)])
     denied = west.hit(1)
     assert denied.retry_us == 11 * SECOND_US, "from -10 tokens to 1, one a second"
@@ -315,6 +316,20 @@ def test_a_new_store_owes_no_more_of_a_bucket_than_a_peer_can_owe(client):
     west = Region(client, "west", shared, east.now_us, regions=3)
     west.merge("east/1", east.collect())
     assert west.hit(1).retry_us == SECOND_US
+
+
+def test_after_a_long_cut_no_more_is_owed_of_a_bucket_than_a_peer_can_owe(client):
+    """East took half of what the bucket gains, for more than an hour, and west nothing."""
+    shared = rule("token_bucket", 3_600, HOUR_US, mode="shared")
+    east, west = (Region(client, name, shared, START_US, regions=3) for name in ("east", "west"))
+    east.hit(5)
+    west.merge("east/1", east.collect())
+    for _ in range(1_000):
+        east.now_us += 10 * SECOND_US
+        assert east.hit(5).allowed
+    west.now_us = east.now_us
+    west.merge("east/1", east.collect())
+    assert west.hit(1).retry_us == 6 * SECOND_US, "from -5 tokens to 1, one a second"
 
 
 def test_a_bucket_born_again_counts_anew(client):

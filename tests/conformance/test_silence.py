@@ -56,6 +56,20 @@ def test_each_window_of_a_silence_is_divided_anew(client):
     assert west.left() == 50
 
 
+@pytest.mark.parametrize("algorithm", WINDOWS)
+@pytest.mark.parametrize("limit", [60, 200])
+def test_a_limit_that_changes_meanwhile_is_divided_as_it_is(client, algorithm: str, limit: int):
+    east, west = pair(client, algorithm, limit=100)
+    east.region_facts = RegionFacts(unreachable=(("west", START_US),))
+    west.region_facts = RegionFacts(unreachable=(("east", START_US),))
+    for one in (east, west):
+        one.now_us += HOUR_US - 1_000  # the window before weighs nothing any more
+        assert one.hit(20).allowed
+        one.rule = rule(algorithm, limit, HOUR_US, mode="shared")
+    rounded_up = 1 if algorithm == "sliding_log" else 0  # a log still weighs the window before
+    assert [east.left(), west.left()] == [limit // 2 - 20 - rounded_up] * 2
+
+
 def test_a_bucket_fills_by_the_share_of_who_is_heard(client):
     _, west = pair(client, "token_bucket", limit=100, window_us=100 * SECOND_US)
     west.hit(100)

@@ -1,4 +1,4 @@
-"""Strict buckets whose limit or shares change: epochs of another length, and shares that rise while nobody asks."""
+"""Strict buckets whose figures or shares change: loans, shares that rise while nobody asks."""
 
 import msgspec
 import pytest
@@ -90,3 +90,22 @@ def test_a_share_that_rises_brings_no_tokens_to_a_bucket_that_nobody_used(client
     assert east.left() == 20 + 40
     east.now_us += 50 * SECOND_US
     assert east.left() == 80
+
+
+@pytest.mark.parametrize("burst", [10, 200])
+@pytest.mark.parametrize("knowing", [("east",), ("west",), ("east", "west")])
+def test_a_loan_is_the_same_part_of_a_bucket_of_another_size(client, burst, knowing):
+    """A region may fill by the new size while the other one still fills by the size before."""
+    before, after = bucket(100, 100), bucket(100, burst)
+    after = msgspec.structs.replace(after, shares={"east": 50, "west": 50})
+    assert cycle_us(after) == cycle_us(before)
+    east, west = region(client, "east", before), region(client, "west", before)
+    assert lend(west, east) == 25
+    parts = 0
+    for one in (east, west):
+        one.hit(one.left())
+        one.rule = after if one.name in knowing else before
+        one.hit(1)
+        one.now_us += 2 * MINUTE_US
+        parts += one.left() / capacity(one.rule)
+    assert 0.8 <= parts <= 1

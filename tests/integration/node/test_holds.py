@@ -287,7 +287,7 @@ async def test_a_route_without_a_cost_takes_nothing_whatever_is_leased_or_settle
         assert await remaining(node) == 100
 
 
-@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "token_bucket"])
+@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "sliding_log", "token_bucket"])
 async def test_a_reservation_under_a_strict_limit_settles_by_shares_that_came_after_it(tmp_path, valkey_url, algorithm):
     values = config(algorithm=algorithm, mode="strict")
     async with node_with_agent(tmp_path, valkey_url, values) as older:

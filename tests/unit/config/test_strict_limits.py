@@ -2,19 +2,22 @@
 
 import struct
 
+import msgspec
 import pytest
 
 from data_plane.config.index import ConfigSet, RuleIndex
 from data_plane.config.limit_resolution import RegionFacts, in_region, shared_params
 from data_plane.config.limits_of_keys import StrictLimits
-from data_plane.config.strict_limits import effective_us, most_units, moves_rights, scaled, schedule_of
+from data_plane.config.routes import NO_ENDPOINT
+from data_plane.config.strict_limits import divided, effective_us, most_units, moves_rights, scaled, schedule_of
 from data_plane.rights.region_state import RegionState
 from data_plane.store.packing import params_end
 from testing.node import document_of, rule
 from tests.reference.shares import quota_at
 from tidegate.contract.calendar import SKEW_US, cycle_us, next_start_us
 from tidegate.contract.config import Client, Override, Plan, Region
-from tidegate.contract.limits import EXACT, LimitRule, ShareStep, capacity
+from tidegate.contract.limits import EXACT, PARTS, LimitRule, ShareStep, capacity
+from tidegate.contract.shares import equal_shares
 
 HOUR_US = 3_600_000_000
 NOW_US = 1_700_000_000_000_000
@@ -115,6 +118,26 @@ def test_a_raised_part_of_a_bucket_waits_until_what_its_tokens_replace_has_come_
     assert [capacity(in_region(moved, "us-east", at_us)) for at_us in (0, over_us)] == [20, 20]
 
 
+def test_a_raised_part_of_a_client_s_own_bucket_counts_although_its_epochs_are_longer():
+    raised_us = next_start_us(strict(algorithm="token_bucket", burst=100), NOW_US)
+    divisions = (80, 20), (20, 20), (20, 80)
+    parts = tuple(
+        ShareStep(from_us=from_us, limit=PARTS, shares={"us-east": PARTS * east // 100, "eu-west": PARTS * west // 100})
+        for from_us, (east, west) in zip((0, NOW_US, raised_us), divisions, strict=True)
+    )
+    moved = strict(algorithm="token_bucket", burst=100, parts=parts)
+    index = RuleIndex.of("eu-west", ConfigSet.empty().with_changes([document_of(Plan(plan="p", limits=(moved,)))]))
+    state = RegionState(lambda: index.book, rights=False)
+    state.apply(index, 3)
+    own = divided(moved, 10, 100, moved.parts)
+    assert cycle_us(own) > 10 * cycle_us(moved)
+    held = []
+    for now_us in (raised_us + SKEW_US + cycle_us(own) - 1, raised_us + SKEW_US + 2 * cycle_us(own)):
+        state.look(now_us)
+        held.append(capacity(in_region(own, "eu-west", index.book.region_facts.at_us)))
+    assert held == [20, 80]
+
+
 def test_another_limit_keeps_proportions_and_sums_to_the_whole():
     steps = (ShareStep(limit=1_000, shares={"us-east": 333, "eu-west": 667}),)
     small = scaled(strict(steps=steps), 10, None)
@@ -165,6 +188,28 @@ def test_a_key_leads_to_the_limit_as_its_subject_meets_it():
     assert found.of_key(b"{i:10.0.0.1}8", 0.0).rule.limit == 1_000
     assert found.of_key(b"{i:2001:db8::/48}8", 0.0).rule.limit == 16_000
     assert [found.of_key(key, 0.0) for key in (b"{c}9", b"{c}1000", b"no key", b"")] == [None] * 4
+
+
+@pytest.mark.parametrize("first", ["own", "plain"])
+def test_an_override_of_the_same_figure_is_not_taken_for_the_limit(first: str):
+    """It may be divided otherwise by a unit, as it is rounded from parts."""
+    regions = ("a", "b", "c")
+    parts = ShareStep(limit=PARTS, shares=equal_shares(PARTS, regions))
+    limit = msgspec.structs.replace(strict(shares=equal_shares(300, regions), parts=(parts,)), limit=300)
+    values = (
+        Plan(plan="p", limits=(limit,)),
+        Client(client="own", plan="p", overrides={"exact": Override(limit=300)}),
+        Client(client="plain", plan="p"),
+        *(Region(region=name) for name in regions),
+    )
+    index = RuleIndex.of("a", ConfigSet.empty().with_changes(map(document_of, values)))
+    index.book.resolve_by(RegionFacts(revision=3, rights=True))
+    found = StrictLimits("a", lambda: index, lambda: 3)
+    found.of_key(f"{{{first}}}7".encode(), 0.0)
+    for client in ("own", "plain"):
+        principal = index.clients.get(client)
+        decided = index.book.limit_set("p", principal.client, NO_ENDPOINT, "GET", 0.0, sites=False)
+        assert found.of_key(f"{{{client}}}7".encode(), 0.0).params.decide() == decided.params[0]
 
 
 def test_terms_are_read_to_their_end():

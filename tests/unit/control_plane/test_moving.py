@@ -146,6 +146,18 @@ def test_shares_of_a_bucket_are_of_its_capacity() -> None:
     assert limit_units(bucket, step(10, a=55, b=45)) == {"a": 5, "b": 4}
 
 
+@pytest.mark.parametrize("burst", [10, 200])
+def test_a_bucket_of_another_size_is_divided_as_it_was(burst: int) -> None:
+    """By shares of the size before a region would fill at several times its rate."""
+    resized = rule(algorithm="token_bucket", window_us=60_000_000, burst=burst)
+    move = retargeted(resized, settled(step(1000, a=50, b=50)), step(1000, a=burst // 2, b=burst // 2), NOW_US, "ab")
+    assert move == settled(step(1000, a=burst // 2, b=burst // 2))
+    cut = retargeted(resized, settled(step(1000, a=80, b=20)), step(1000, a=burst // 5, b=burst * 4 // 5), NOW_US, "ab")
+    before = step(1000, a=burst * 4 // 5, b=burst // 5)
+    assert cut.steps == (before, step(1000, NOW_US, a=burst // 5, b=burst // 5))
+    assert losers(cut) == {"a"}
+
+
 WEIGHTS = st.lists(st.integers(0, 9), min_size=3, max_size=3)
 PAUSES_US = st.integers(0, 4 * HOUR_US)
 
