@@ -75,6 +75,12 @@ local function capacity_load(key, params)
       -- Whole tokens survive a change of the limit.
       local max_tokens = params.size == 0 and own_capacity(params, now) or params.size
       state.level = math.min(floor(state.level / (unit * math.max(1, size))), max_tokens) * quanta
+      if size > 0 and params.size > 0 then
+        -- A loan stays the part of the bucket that it was, as its rate is that part of the limit.
+        state.borrowed = floor(state.borrowed * params.size / size)
+        state.lent = ceil(state.lent * params.size / size)
+        state.lent_before = ceil(state.lent_before * params.size / size)
+      end
     end
     -- Without a size, the length of epochs depends on what is not stored.
     if (changed or size == 0) and state.epoch ~= id_of(params, state.at) then

@@ -101,11 +101,19 @@ def retargeted(
     Where no region will own less than it may still be spending, the target itself. Else the cut: from now on, each
     region has the smallest of its new share, its present one and any that was to come. A limit that falls is felt at
     once (in every window), and what was used beyond it stays as a shortfall; a share that only moves is cut from the
-    next window on. Only ``spenders``, regions that ever had a node, can have spent anything.
+    next window on. Only ``spenders``, regions that ever had a node, can have spent anything. A bucket fills in a region
+    as fast as that region's part of its capacity says: where the capacity changes, it is the parts that stay.
     """
     steps = needed(rule, schedule.steps, now_us)
     earlier = schedule.most if _weighs(schedule, now_us) else {}
     most = {region: share for region, share in _most(steps, earlier).items() if region in spenders}
+    if _by_capacity(rule):
+        old, new = max(1, sum(schedule.target.shares.values())), sum(target.shares.values())
+        most = {region: -(-share * new // old) for region, share in most.items()}
+        steps = tuple(
+            msgspec.structs.replace(step, shares={name: share * new // old for name, share in step.shares.items()})
+            for step in steps
+        )
     if all(target.shares.get(region, 0) >= share for region, share in most.items()):
         return settled(target)
     shares = {

@@ -71,6 +71,18 @@ def test_loans_end_with_epochs_of_another_length(client, before, after):
     assert west.left() == 3_000
 
 
+def test_a_loan_stays_a_part_of_the_bucket_when_its_burst_changes(client):
+    east, west = region(client, "east", bucket(60, 200)), region(client, "west", bucket(60, 200))
+    lent = lend(west, east)
+    assert lent == 50
+    east.rule = west.rule = bucket(60, 20)
+    east.hit(15)
+    west.hit(5)
+    for one in (east, west):
+        one.now_us += 20 * SECOND_US
+    assert (east.left(), west.left()) == (15, 5)
+
+
 def test_a_share_that_rises_brings_no_tokens_to_a_bucket_that_nobody_used(client):
     whole = bucket(60, 100)
     starts_us = START_US - START_US % cycle_us(whole) + cycle_us(whole)

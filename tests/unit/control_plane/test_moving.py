@@ -146,6 +146,16 @@ def test_shares_of_a_bucket_are_of_its_capacity() -> None:
     assert limit_units(bucket, step(10, a=55, b=45)) == {"a": 5, "b": 4}
 
 
+def test_shares_of_a_bucket_stay_parts_of_it_when_its_capacity_changes() -> None:
+    """A share of 100 in a bucket of 20 would fill five times as fast as the limit says."""
+    bucket = rule(algorithm="token_bucket", limit=10, window_us=1_000_000, burst=20)
+    move = retargeted(bucket, settled(step(10, a=100, b=100)), step(10, a=10, b=10), NOW_US, "ab")
+    assert move == settled(step(10, a=10, b=10))
+    move = retargeted(bucket, settled(step(10, a=101, b=99)), step(10, a=16, b=4), NOW_US, "ab")
+    assert move.steps == (step(10, a=10, b=9), step(10, NOW_US, a=10, b=4))
+    assert (move.waiting, move.most) == (True, {"a": 11, "b": 10})
+
+
 WEIGHTS = st.lists(st.integers(0, 9), min_size=3, max_size=3)
 PAUSES_US = st.integers(0, 4 * HOUR_US)
 
