@@ -130,9 +130,12 @@ class Holds:
         unit_cost = check.limit_set.unit_cost
         return self._granted("reservation", verdict, request.cost, unit_cost, clocks_us, request.ttl_s)
 
-    async def give_back(self, text: str, unused: int) -> int:
-        """Return unused units of a lease. Returns how many were taken back. Raises ``InvalidHoldError``."""
-        hold = self._signer.verify(text, "lease")
+    def lease_of(self, text: str) -> Hold:
+        """A lease as it was handed out. Raises ``InvalidHoldError``."""
+        return self._signer.verify(text, "lease")
+
+    async def give_back(self, hold: Hold, unused: int) -> int:
+        """Return unused units of a lease. Returns how many were taken back."""
         unused = min(unused, hold.units)
         left_us = hold.until_us - self._clock.now_us()
         if not unused or left_us <= 0:

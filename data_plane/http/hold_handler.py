@@ -1,6 +1,6 @@
 """Leases and reservations over HTTP: who may ask, what was asked, and the answer with its decision."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.subjects import InvalidAddressError
 from tidegate.contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, CheckRequest
 from tidegate.contract.decoding import UNREADABLE
-from tidegate.contract.holds import LeaseRequest, ReservationRequest, Returned, Returns, Settled, Settlement
+from tidegate.contract.holds import LeaseRequest, ReservationRequest, Return, Returned, Returns, Settled, Settlement
 
 B = TypeVar("B")
 
@@ -49,8 +49,7 @@ class HoldHandler:
         """``POST /v1/leases``: 200 with what was granted, 429 when not even one unit was."""
         try:
             request = self._read(headers, body, LeaseRequest)
-            for position, given in enumerate(request.returns):
-                await self._give_back(given.lease, given.unused, f"returns[{position}].lease")
+            await self._give_back(request.returns)
             grant = await self._holds.lease(request)
             members: dict[str, object] = {"granted": 0, "lease": None, "expires_in_s": 0.0, "reason": None}
             if isinstance(grant, Grant):
@@ -66,11 +65,7 @@ class HoldHandler:
         """``POST /v1/leases/return``."""
         try:
             request = self._read(headers, body, Returns)
-            returned = [
-                await self._give_back(given.lease, given.unused, f"returns[{position}].lease")
-                for position, given in enumerate(request.returns)
-            ]
-            return json_answer(Returned(returned=returned))
+            return json_answer(Returned(returned=await self._give_back(request.returns)))
         except (InputError, StoreUnavailableError) as error:
             return _wrong(error)
 
@@ -117,11 +112,16 @@ class HoldHandler:
             validate_attributes(request.attributes)
         return request
 
-    async def _give_back(self, text: str, unused: int, field: str) -> int:
-        try:
-            return await self._holds.give_back(text, unused)
-        except InvalidHoldError as error:
-            raise InputError(422, f"{field}: {error}", [FieldError(field, str(error))]) from error
+    async def _give_back(self, returns: Sequence[Return]) -> list[int]:
+        """Give all of them back, or none where one is no lease of ours."""
+        leases = []
+        for position, given in enumerate(returns):
+            try:
+                leases.append(self._holds.lease_of(given.lease))
+            except InvalidHoldError as error:
+                field = f"returns[{position}].lease"
+                raise InputError(422, f"{field}: {error}", [FieldError(field, str(error))]) from error
+        return [await self._holds.give_back(lease, given.unused) for lease, given in zip(leases, returns, strict=True)]
 
     def _granted(
         self, request: LeaseRequest | ReservationRequest, grant: Grant | Refusal, members: dict[str, object]

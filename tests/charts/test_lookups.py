@@ -11,7 +11,7 @@ import helm_python
 import pytest
 from ruamel.yaml import YAML
 
-from tests.charts.rendering import CONTROL_PLANE, DATA_PLANE, deployment, with_required
+from tests.charts.rendering import CONTROL_PLANE, DATA_PLANE, deployment, manifest, with_required
 
 BOTH = pytest.mark.parametrize("chart", [DATA_PLANE, CONTROL_PLANE], ids=["data-plane", "control-plane"])
 
@@ -50,8 +50,8 @@ class Cluster:
             return {"kind": "Secret", "apiVersion": "v1", "metadata": {"name": name}, "data": data}
         return DISCOVERY.get(path)
 
-    def render(self, url: str, chart: Any, values: dict[str, Any]) -> dict[str, Any]:
-        """The release's own Deployment, rendered by a client of this cluster."""
+    def render(self, url: str, chart: Any, values: dict[str, Any]) -> list[dict[str, Any]]:
+        """The manifests of a release, rendered by a client of this cluster."""
         config = helm_python.Config(kubeconfig_content=KUBECONFIG.replace("URL", url), namespace="tidegate")
         files = config.render(
             helm_python.Chart.load(chart),
@@ -61,7 +61,7 @@ class Cluster:
             is_upgrade=True,
         )
         texts = [text for path, text in files.items() if not path.endswith(".txt")]
-        return deployment([one for text in texts for one in YAML(typ="safe").load_all(text) if one])
+        return [one for text in texts for one in YAML(typ="safe").load_all(text) if one]
 
 
 KUBECONFIG = """
@@ -106,20 +106,22 @@ def test_autoscaling_that_is_turned_on_leaves_replicas_as_they_are(cluster, char
     """A field that an upgrade takes away falls back to 1, until the scaler notices."""
     played, url = cluster
     values = {"autoscaling": {"enabled": True}}
-    assert "replicas" not in played.render(url, chart, values)["spec"]
+    assert "replicas" not in deployment(played.render(url, chart, values))["spec"]
     played.replicas["edge"] = 7
-    assert played.render(url, chart, values)["spec"]["replicas"] == 7
+    assert deployment(played.render(url, chart, values))["spec"]["replicas"] == 7
 
 
 @pytest.mark.parametrize(
-    ("chart", "secret"), [(DATA_PLANE, "us-east-credential"), (CONTROL_PLANE, "tidegate-database")],
-    ids=["data-plane", "control-plane"],
+    ("chart", "secret", "values"),
+    [(DATA_PLANE, "us-east-credential", {}), (CONTROL_PLANE, "tidegate-database", {}),
+     (CONTROL_PLANE, "oidc-ca", {"oidc": {"caSecret": "oidc-ca"}})],
+    ids=["data-plane", "control-plane", "identity provider"],
 )  # fmt: skip
-def test_pods_follow_a_secret_that_changed_before_an_upgrade(cluster, chart, secret):
+def test_pods_follow_a_secret_that_changed_before_an_upgrade(cluster, chart, secret, values):
     played, url = cluster
 
     def checksum() -> str:
-        annotations = played.render(url, chart, {})["spec"]["template"]["metadata"]["annotations"]
+        annotations = deployment(played.render(url, chart, values))["spec"]["template"]["metadata"]["annotations"]
         return str(annotations["checksum/secrets"])
 
     played.secrets[secret] = "one"
@@ -127,3 +129,27 @@ def test_pods_follow_a_secret_that_changed_before_an_upgrade(cluster, chart, sec
     assert checksum() == before
     played.secrets[secret] = "two"
     assert checksum() != before
+
+
+def test_the_bundled_store_follows_its_password_as_nodes_do(cluster):
+    """New nodes with the new password would wait for ever for a store that has the old one."""
+    played, url = cluster
+
+    def checksums(**given: str) -> list[str]:
+        manifests = played.render(url, DATA_PLANE, {"store": {"bundled": given}})
+        pods = [
+            one["spec"]["template"]["metadata"] for one in (deployment(manifests), manifest(manifests, "StatefulSet"))
+        ]
+        return [
+            pod["annotations"][name] for pod, name in zip(pods, ("checksum/secrets", "checksum/config"), strict=True)
+        ]
+
+    played.secrets["store-password"] = "one"
+    before = checksums(existingSecret="store-password")
+    assert checksums(existingSecret="store-password") == before
+    played.secrets["store-password"] = "two"
+    assert all(one != other for one, other in zip(checksums(existingSecret="store-password"), before, strict=True))
+    # the one that the chart makes is there from the second release on, and is no reason
+    made = checksums()
+    played.secrets["edge-store"] = "made"
+    assert checksums() == made

@@ -43,6 +43,16 @@ BAD = [
     (DATA_PLANE, {"rls": {"port": 8101}}, "rls/port"),
     (DATA_PLANE, {"rls": {"enabled": True, "port": 8102}}, "rls.port"),
     (DATA_PLANE, {"node": {"healthPort": 8101}}, "node/healthPort"),
+    (DATA_PLANE, {"node": {"healthPort": 8201}}, "node/healthPort"),
+    (DATA_PLANE, {"node": {"tls": {"clientCAKey": "ca.crt"}}}, "node.tls"),
+    (DATA_PLANE, {"agent": {"tls": {"clientCAKey": "ca.crt"}}}, "agent.tls"),
+    (DATA_PLANE, {"peers": {"clientCertificate": True}}, "peers"),
+    (
+        DATA_PLANE,
+        {"store": {"bundled": {"enabled": False}, "external": {"existingSecret": "store", "clientCertificate": True}}},
+        "clientCertificate",
+    ),
+    (CONTROL_PLANE, {"database": {"clientCertificate": True}}, "database"),
     (DATA_PLANE, {"networkPolicy": {"egressPorts": ["https"]}}, "networkPolicy/egressPorts"),
     (DATA_PLANE, {"settings": {"TIDEGATE_PORT": "1"}}, "TIDEGATE_PORT"),
     (DATA_PLANE, {"podDisruptionBudget": {"maxUnavailable": "some"}}, "podDisruptionBudget/maxUnavailable"),
@@ -193,13 +203,27 @@ def test_settings_are_told_as_they_were_given():
     assert [env[name] for name in (*given, "HOST")] == ["1000000", "0.0001", "true", "::"]
 
 
-def test_a_changed_credential_restarts_nodes():
-    def checksum(secret):
-        values = with_required(DATA_PLANE, {"credential": {"existingSecret": "", "value": secret}})
-        template = deployment(render(DATA_PLANE, values))["spec"]["template"]
-        return template["metadata"]["annotations"]["checksum/secrets"]
+def restarted(**values: Any) -> set[str]:
+    """Whose pods follow when these values come to those that a chart cannot do without."""
 
-    assert checksum("one") != checksum("two")
+    def checksums(given: dict[str, Any]) -> dict[str, str]:
+        manifests = [one for one in render(DATA_PLANE, given) if one["kind"] == "Deployment"]
+        pods = {one["metadata"]["name"]: one["spec"]["template"]["metadata"] for one in manifests}
+        return {name: pod["annotations"]["checksum/secrets"] for name, pod in pods.items()}
+
+    before, after = checksums(with_required(DATA_PLANE, {})), checksums(with_required(DATA_PLANE, values))
+    return {name for name, checksum in after.items() if checksum != before[name]}
+
+
+def test_pods_follow_what_they_read_at_their_start_and_nothing_else():
+    both = {"edge", "edge-agent"}
+    assert restarted() == set()
+    assert restarted(credential={"existingSecret": "", "value": "another"}) == both
+    external = {"url": "redis://another"}
+    assert restarted(store={"bundled": {"enabled": False}, "external": external}) == both
+    # of descriptors agents know nothing
+    assert restarted(rls={"enabled": True, "mapping": "x = 1"}) == {"edge"}
+    assert restarted(rls={"enabled": False, "mapping": "x = 1"}) == set()
 
 
 def test_the_rate_limit_service_is_reached_where_it_is_switched_on():
@@ -215,6 +239,22 @@ def test_the_rate_limit_service_is_reached_where_it_is_switched_on():
     assert env["TIDEGATE_RLS_MAPPING_FILE"] == mounted["rls"] + "/mapping.toml"
     assert manifest(manifests, "ConfigMap", "edge-rls")["data"] == {"mapping.toml": "x = 1"}
     assert "rls" not in str(render(DATA_PLANE, with_required(DATA_PLANE, {})))
+
+
+def test_gateways_learn_whether_the_rate_limit_service_speaks_tls():
+    """`kubernetes.io/h2c` is HTTP/2 in clear: gateways that go by it would not begin TLS."""
+
+    def told(tls: dict[str, str]) -> str | None:
+        values = with_required(DATA_PLANE, {"rls": {"enabled": True}, "node": {"tls": tls}})
+        (port,) = [
+            port
+            for port in manifest(render(DATA_PLANE, values), "Service", "edge")["spec"]["ports"]
+            if port["name"] == "grpc"
+        ]
+        return port.get("appProtocol")
+
+    assert told({}) == "kubernetes.io/h2c"
+    assert told({"existingSecret": "node-tls"}) is None
 
 
 def test_nodes_get_time_to_drain():
@@ -276,6 +316,25 @@ def test_settings_of_nodes_and_agents_reach_both():
     assert ("LOAD_SERVERS" in told["edge"], "LOAD_SERVERS" in told["edge-agent"]) == (False, True)
     # who a process is, where its control plane and its store are, is the same for both
     assert told["edge"].keys() & told["edge-agent"].keys() >= {"REGION", "CONTROL_PLANE_PUBLIC_KEY", "REDIS_URL"}
+
+
+def test_the_login_of_the_store_is_the_same_for_nodes_and_agents():
+    """A provider, or a file that an init container or a sidecar writes into a volume."""
+    known = {name.upper() for name in AgentSettings.model_fields}
+    places = json.loads((DATA_PLANE / "values.schema.json").read_text())["properties"]["settings"]["propertyNames"]
+    both = {name: "1" for name in places["enum"] if name in known}
+    volume, mount = {"name": "login", "emptyDir": {}}, {"name": "login", "mountPath": "/login"}
+    login = {"name": "login", "image": "vault:1"}
+    extra = {"extraVolumes": [volume], "extraVolumeMounts": [mount], "initContainers": [login], "sidecars": [login]}
+    manifests = render(DATA_PLANE, with_required(DATA_PLANE, {"settings": both} | extra))
+    for name in ("edge", "edge-agent"):
+        pod = manifest(manifests, "Deployment", name)["spec"]["template"]["spec"]
+        own, beside = pod["containers"]
+        told = {one["name"].removeprefix("TIDEGATE_"): one.get("value") for one in own["env"]}
+        assert {setting: told.get(setting) for setting in both} == both
+        assert mount in own["volumeMounts"]
+        assert volume in pod["volumes"]
+        assert pod["initContainers"] == [beside] == [login]
 
 
 def test_other_regions_come_to_agents_and_gateways_to_nodes():

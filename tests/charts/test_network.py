@@ -106,3 +106,12 @@ def test_replicas_and_the_migration_may_reach_postgres(values, wanted):
     hooks = [one["metadata"]["annotations"] for one in (policy, job)]
     assert [hook["helm.sh/hook"] for hook in hooks] == ["pre-install,pre-upgrade"] * 2
     assert int(hooks[0]["helm.sh/hook-weight"]) < int(hooks[1]["helm.sh/hook-weight"])
+
+
+@pytest.mark.parametrize(
+    ("issuer", "wanted"), [("https://login.example:8443/realms/edge", [443, 8443]), ("https://login.example", [443])]
+)
+def test_replicas_may_reach_the_identity_provider(issuer, wanted):
+    oidc = {"issuer": issuer, "audience": "tidegate", "grants": [{"group": "sre", "role": "admin"}]}
+    policy = manifest(render(CONTROL_PLANE, with_required(CONTROL_PLANE, {"oidc": oidc})), "NetworkPolicy", "edge")
+    assert [port["port"] for port in policy["spec"]["egress"][-1]["ports"]] == wanted

@@ -1,6 +1,9 @@
 """What a release meets on a cluster: names, upgrades and rollbacks, mirrors, platforms with rules of their own."""
 
 import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import helm_python
@@ -49,6 +52,49 @@ def test_a_release_may_be_called_what_yaml_takes_for_something_else(chart, relea
         assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == release
         if one["kind"] == "Service":
             assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", one["metadata"]["name"])
+
+
+@BOTH
+def test_names_in_the_values_may_be_numbers(chart):
+    """A secret called 1e3, a class called 100: the API server takes words only."""
+    values: dict[str, Any] = {
+        "ingress": {"enabled": True, "host": "edge.example", "className": "100", "tlsSecret": "1e3"},
+        "topologySpread": {"keys": ["12"]},
+    }
+    if chart == DATA_PLANE:
+        values["store"] = {"bundled": {"persistence": {"storageClass": "100"}}}
+    else:
+        values["database"] = {"key": "123"}
+    for one in render(chart, with_required(chart, values)):
+        kubernetes_validate.validate(one, "1.35", strict=True)
+
+
+@BOTH
+def test_labels_are_short_and_plain_whatever_the_chart_and_the_values_are_called(chart, tmp_path):
+    packaged = tmp_path / "packaged"
+    shutil.copytree(chart, packaged)
+    about = (packaged / "Chart.yaml").read_text()
+    version = "99.0.0+build.{}".format("7" * 60)
+    about = re.sub(r"(?m)^version: .*$", f"version: {version}", about)
+    (packaged / "Chart.yaml").write_text(re.sub(r"(?m)^appVersion: .*$", "appVersion: 99.0.0+build", about))
+    values = with_required(chart, {"nameOverride": "n" * 63, "networkPolicy": {"from": [{"namespaceSelector": {}}]}})
+    labels = list(_labels(render(packaged, values)))
+    assert len(labels) > 50
+    for label in labels:
+        assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", label), label
+
+
+def _labels(place: Any) -> Iterator[str]:
+    """The values of all labels, and of those that selectors look for."""
+    if isinstance(place, list):
+        for part in place:
+            yield from _labels(part)
+    elif isinstance(place, dict):
+        for name, part in place.items():
+            if name in {"labels", "matchLabels"}:
+                yield from part.values()
+            else:
+                yield from _labels(part)
 
 
 @BOTH
@@ -105,6 +151,19 @@ def test_pods_follow_a_new_database_url():
     assert checksums[0] != checksums[1]
 
 
+def test_a_new_version_of_the_chart_leaves_the_bundled_store_running(tmp_path):
+    def store(chart: Path) -> dict[str, Any]:
+        return manifest(render(chart, with_required(DATA_PLANE, {"commonLabels": {"team": "edge"}})), "StatefulSet")
+
+    newer = tmp_path / "data-plane"
+    shutil.copytree(DATA_PLANE, newer)
+    about = (newer / "Chart.yaml").read_text()
+    (newer / "Chart.yaml").write_text(re.sub(r"(?m)^(version|appVersion): .*$", r"\1: 99.0.0", about))
+    assert store(newer)["metadata"]["labels"]["app.kubernetes.io/version"] == "99.0.0"
+    assert store(newer)["spec"] == store(DATA_PLANE)["spec"]
+    assert store(newer)["spec"]["template"]["metadata"]["labels"]["team"] == "edge"
+
+
 def test_a_rollback_brings_the_database_url_back():
     """Hooks of an upgrade do not run in a rollback: what pods read belongs to the release, the migration has a copy."""
     manifests = render(CONTROL_PLANE, database(URL))
@@ -143,6 +202,23 @@ def test_the_certificates_of_the_database_are_where_libpq_looks():
         (place,) = {path.rsplit("/", 1)[0] for path in files.values()}
         mounted = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
         assert {one["name"]: one.get("secret", {}).get("secretName") for one in spec["volumes"]}[mounted[place]] == "pg"
+
+
+@BOTH
+def test_a_machine_can_be_drained_of_pods_that_are_not_ready(chart):
+    """With the default policy a budget with too few ready pods keeps those that are not, until they are."""
+    manifests = render(chart, with_required(chart, {}))
+    budgets = [one["spec"] for one in manifests if one["kind"] == "PodDisruptionBudget"]
+    assert len(budgets) == len([one for one in manifests if one["kind"] == "Deployment"])
+    for budget in budgets:
+        assert (budget["maxUnavailable"], budget.get("unhealthyPodEvictionPolicy")) == (1, "AlwaysAllow")
+
+
+def test_the_store_is_as_important_as_who_decides_by_it():
+    manifests = render(DATA_PLANE, with_required(DATA_PLANE, {"priorityClassName": "edge-critical"}))
+    owners = [one for one in manifests if one["kind"] in {"Deployment", "StatefulSet"}]
+    assert len(owners) == 3
+    assert {one["spec"]["template"]["spec"].get("priorityClassName") for one in owners} == {"edge-critical"}
 
 
 @BOTH

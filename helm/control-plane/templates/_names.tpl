@@ -9,7 +9,7 @@
   valueFrom:
     secretKeyRef:
       name: {{ .secret | quote }}
-      key: {{ ternary $database.key "url" (ne $database.existingSecret "") }}
+      key: {{ ternary $database.key "url" (ne $database.existingSecret "") | quote }}
 {{- if $database.tlsSecret }}
 - { name: PGSSLROOTCERT, value: /etc/tidegate/database/ca.crt }
 {{- if $database.clientCertificate }}
@@ -94,6 +94,9 @@ volumeMounts: {{- . | nindent 2 }}
 {{- $wrong := list -}}
 {{- if not (or .Values.database.existingSecret .Values.database.url) -}}
 {{- $wrong = append $wrong "database.existingSecret: name a secret with the URL of Postgres (or give database.url)" -}}
+{{- end -}}
+{{- if and .Values.database.clientCertificate (not .Values.database.tlsSecret) -}}
+{{- $wrong = append $wrong "database: clientCertificate is in tlsSecret: name that" -}}
 {{- end -}}
 {{- if not .Values.signingKey.existingSecret -}}
 {{- $wrong = append $wrong "signingKey.existingSecret: name a secret with the key that `tidegate signing-key` makes" -}}

@@ -35,16 +35,6 @@
 {{ .Values.store.bundled.existingSecret | default (include "tidegate.store" .) }}
 {{- end -}}
 
-{{- /* The port of a URL, or of host:port; else the scheme's. */ -}}
-{{- define "tidegate.port" -}}
-{{- $port := regexFind ":[0-9]+$" (regexReplaceAll "^[a-z+]+://([^/?#]*@)?([^/?#]*).*$" . "${2}") -}}
-{{- if $port -}}{{ trimPrefix ":" $port }}
-{{- else if regexMatch "^rediss?://" . -}}6379
-{{- else if hasPrefix "https://" . -}}443
-{{- else -}}80
-{{- end -}}
-{{- end -}}
-
 {{- /* Ports of an external store, as a JSON list. */ -}}
 {{- define "tidegate.storePorts" -}}
 {{- $external := .Values.store.external -}}
@@ -94,6 +84,16 @@
 {{- end -}}
 {{- if and (eq $external.shape "sentinel") (not (and $external.sentinels $external.masterName)) -}}
 {{- $wrong = append $wrong "store.external: shape sentinel needs sentinels and masterName" -}}
+{{- end -}}
+{{- range $name, $tls := dict "node.tls" .Values.node.tls "agent.tls" .Values.agent.tls -}}
+{{- if and $tls.clientCAKey (not $tls.existingSecret) -}}
+{{- $wrong = append $wrong (printf "%s: clientCAKey is a key of existingSecret: name that" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $tls := dict "peers" .Values.peers "store.external" $external -}}
+{{- if and $tls.clientCertificate (not $tls.tlsSecret) -}}
+{{- $wrong = append $wrong (printf "%s: clientCertificate is in tlsSecret: name that" $name) -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.rls.enabled (eq (int .Values.rls.port) (int .Values.node.healthPort)) -}}
 {{- $wrong = append $wrong "rls.port: is node.healthPort" -}}

@@ -88,15 +88,15 @@
 {{- end }}
 {{- end -}}
 
-{{- /* Labels and annotations of a process's pods, of (root, selector labels). */ -}}
+{{- /* Labels and annotations of a process's pods, of (root, labels, given: what else they must follow). */ -}}
 {{- define "tidegate.regionPodMetadata" -}}
 labels:
   {{- .labels | nindent 2 }}
   tidegate.region: {{ .root.Values.region | quote }}
   {{- with .root.Values.podLabels }}{{ toYaml . | nindent 2 }}{{ end }}
 annotations:
-  {{- $given := include (print .root.Template.BasePath "/secrets.yaml") .root }}
   {{- $external := .root.Values.store.external }}
+  {{- $given := list .root.Values.credential.value $external.url .given }}
   {{- $named := list .root.Values.credential.existingSecret .root.Values.controlPlane.publicKeySecret .root.Values.store.bundled.existingSecret $external.existingSecret $external.sentinelSecret }}
   checksum/secrets: {{ include "tidegate.checksum" (dict "root" .root "given" $given "secrets" $named) }}
   {{- with .root.Values.podAnnotations }}{{ toYaml . | nindent 2 }}{{ end }}

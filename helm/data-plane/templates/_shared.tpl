@@ -24,10 +24,10 @@ app.kubernetes.io/instance: {{ .root.Release.Name | trunc 63 | trimSuffix "-" | 
 
 {{- define "tidegate.labelsOf" -}}
 {{ include "tidegate.selectorOf" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | replace "+" "_" | quote }}
 app.kubernetes.io/part-of: tidegate
 app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | quote }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" | quote }}
 {{- with .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end -}}
@@ -42,7 +42,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | quote }}
 {{- end -}}
 
 {{- define "tidegate.testSelector" -}}
-{{ include "tidegate.selectorOf" (dict "root" . "name" (printf "%s-test" (include "tidegate.name" .))) }}
+{{ include "tidegate.selectorOf" (dict "root" . "name" (printf "%s-test" (include "tidegate.name" . | trunc 58))) }}
 {{- end -}}
 
 {{- /* A pod of `helm test` that runs Python, of (root, program, url, expected). */ -}}
@@ -51,7 +51,7 @@ apiVersion: v1
 kind: Pod
 metadata:
   name: {{ include "tidegate.fullname" .root }}-test
-  labels: {{- include "tidegate.labelsOf" (dict "root" .root "name" (printf "%s-test" (include "tidegate.name" .root))) | nindent 4 }}
+  labels: {{- include "tidegate.labelsOf" (dict "root" .root "name" (printf "%s-test" (include "tidegate.name" .root | trunc 58))) | nindent 4 }}
   annotations:
     helm.sh/hook: test
     helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
@@ -114,7 +114,7 @@ priorityClassName: {{ . | quote }}
 topologySpreadConstraints:
   {{- range .root.Values.topologySpread.keys }}
   - maxSkew: 1
-    topologyKey: {{ . }}
+    topologyKey: {{ . | quote }}
     whenUnsatisfiable: {{ $.root.Values.topologySpread.whenUnsatisfiable }}
     labelSelector:
       matchLabels: {{- $selector | nindent 8 }}
@@ -173,6 +173,16 @@ replicas: {{ int .spec.replicas }}
 - namespaceSelector: {}
 - ipBlock: { cidr: 0.0.0.0/0, except: {{ toJson $four }} }
 - ipBlock: { cidr: "::/0", except: {{ toJson $six }} }
+{{- end -}}
+
+{{- /* The port of a URL, or of host:port; else the scheme's. */ -}}
+{{- define "tidegate.port" -}}
+{{- $port := regexFind ":[0-9]+$" (regexReplaceAll "^[a-z+]+://([^/?#]*@)?([^/?#]*).*$" . "${2}") -}}
+{{- if $port -}}{{ trimPrefix ":" $port }}
+{{- else if regexMatch "^rediss?://" . -}}6379
+{{- else if hasPrefix "https://" . -}}443
+{{- else -}}80
+{{- end -}}
 {{- end -}}
 
 {{- /* A setting's value: whole numbers as they are, not as 1e+06. */ -}}

@@ -227,7 +227,11 @@ async def test_what_nobody_signed_is_refused_by_name(tmp_path, valkey_url):
             assert response.json()["errors"][0]["field"] == "returns[0].lease"
         response = await node.post("/v1/reservations/settle", json={"reservation": taken["lease"], "cost": 1})
         assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "reservation")
-        assert await remaining(node) == 100 - 4 - 4
+        both = {"returns": [{"lease": taken["lease"], "unused": 1}, {"lease": "x", "unused": 1}]}
+        for path, body in (("/v1/leases/return", both), ("/v1/leases", {"api_key": KEY, "units": 1, **both})):
+            response = await node.post(path, json=body)
+            assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "returns[1].lease")
+        assert await remaining(node) == 100 - 4 - 4, "none of them went back"
 
 
 @pytest.mark.parametrize(
