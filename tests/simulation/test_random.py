@@ -27,6 +27,11 @@ def test_limit_and_shares_may_change_while_things_die(seed: int):
     assert run(changing_scenario(seed), seed, HOST).violations == ()
 
 
+def test_shares_of_a_bucket_may_change_with_its_burst():
+    """In this world a share of a larger bucket filled by that many units of the smaller one."""
+    assert run(random_scenario(199), 199, HOST).violations == ()
+
+
 def test_a_request_counts_under_the_generation_of_its_client_when_it_was_asked():
     """In this world a client is reset while its last free unit is under way."""
     assert run(random_scenario(60143), 60143, HOST).violations == ()

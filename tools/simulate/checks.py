@@ -2,11 +2,12 @@
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Collection
 from typing import NamedTuple
 
 from data_plane.replicate.count_store import TIMING
 from tidegate.contract.calendar import WindowGrid, grid_of, id_at, start_us
-from tidegate.contract.limits import BUCKET_ALGORITHMS, capacity, reduced_rate
+from tidegate.contract.limits import BUCKET_ALGORITHMS, LimitRule, capacity
 from tidegate.contract.shares import split
 from tools.simulate.convergence import disagreements
 from tools.simulate.record import Admission, Record
@@ -134,18 +135,31 @@ def _log_overshoot(world: World, grid: WindowGrid) -> int:
 
 
 def _bucket_overshoot(world: World) -> int:
-    """The most by which any interval t admitted beyond burst + rate x t: the debt of one exact bucket for the world."""
-    rule = world.scenario.rule()
-    rate, unit = reduced_rate(max(1, rule.limit), rule.window_us or 1)
-    size = capacity(rule)
+    """The most by which any interval t admitted beyond burst + rate x t: the debt of one exact bucket for the world.
+
+    Its figures are the largest that a process may go by. When they fall, it keeps the tokens that it has room for.
+    """
+    unit = world.scenario.rule().window_us or 1
+    coming = [(from_us, _largest(rules)) for from_us, rules in world.control.rules_in_force]
+    rate, size = coming[0][1]
     debt: dict[int, tuple[int, int]] = {}
     worst = 0
     for one in world.record.admitted:
+        while coming and coming[0][0] <= one.at_us:
+            at_us, (next_rate, next_size) = coming.pop(0)
+            gone = max(0, size - next_size) * unit
+            debt = {of: (at_us, max(0, owed - rate * (at_us - was_us) - gone)) for of, (was_us, owed) in debt.items()}
+            rate, size = next_rate, next_size
         since_us, owed = debt.get(one.generation, (one.at_us, 0))
         owed = max(0, owed - rate * (one.at_us - since_us)) + one.cost * unit
         debt[one.generation] = (one.at_us, owed)
         worst = max(worst, -(-(owed - size * unit) // unit))
     return worst
+
+
+def _largest(rules: Collection[LimitRule]) -> tuple[int, int]:
+    """The largest limit and capacity of some rules."""
+    return max(max(1, rule.limit) for rule in rules), max(capacity(rule) for rule in rules)
 
 
 def _bound(world: World) -> int:
@@ -164,8 +178,8 @@ def _bound(world: World) -> int:
     lost = sum(record.lost_stores.values())
     rule = scenario.rule()
     if scenario.algorithm in BUCKET_ALGORITHMS:
-        refilled = rule.limit * age_us // (rule.window_us or 1) + 1
-        return (regions - 1 + lost) * (capacity(rule) + refilled) + stepped
+        limit, size = _largest(_all_rules(world))
+        return (regions - 1 + lost) * (size + limit * age_us // (rule.window_us or 1) + 1) + stepped
     most = {region: _busiest(record.arrivals[region], age_us) for region in scenario.regions}
     unseen = sum(most.values()) - min(most.values())
     share = {
@@ -182,9 +196,13 @@ def _time_that_never_was(world: World) -> int:
     rule = world.scenario.rule()
     if rule.algorithm not in BUCKET_ALGORITHMS:
         return 0
-    rate, unit = reduced_rate(max(1, rule.limit), rule.window_us or 1)
+    limit, _ = _largest(_all_rules(world))
     stepped_us = sum(region.stepped_forward_us for region in world.regions.values())
-    return -(-rate * stepped_us // unit)
+    return -(-limit * stepped_us // (rule.window_us or 1))
+
+
+def _all_rules(world: World) -> list[LimitRule]:
+    return [rule for _, rules in world.control.rules_in_force for rule in rules]
 
 
 def _busiest(arrivals: list[tuple[int, int]], interval_us: int) -> int:

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from data_plane.store.script_host import ScriptHost
 from tidegate.terminal import Fitting, output
+from tools.simulate.changing_runs import BUCKETS, changing_buckets, changing_scenario
 from tools.simulate.changing_runs import NAME as CHANGING
-from tools.simulate.changing_runs import changing_scenario
 from tools.simulate.checks import Outcome
 from tools.simulate.overload.command import BUNDLED as OVERLOAD
 from tools.simulate.overload.command import simulate_overload
@@ -56,8 +56,9 @@ def _run(
 ) -> int:
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # now: not after a long run
-    if scenario in {None, CHANGING}:
-        world = random_scenario if scenario is None else changing_scenario
+    worlds = {CHANGING: changing_scenario, BUCKETS: changing_buckets}
+    if scenario is None or scenario in worlds:
+        world = random_scenario if scenario is None else worlds[scenario]
         return _by_chance(console, world, seed or 0, runs, out, keep)
     path = _path_of(scenario)
     if is_overload(path):
@@ -91,6 +92,11 @@ def _list(console: Console) -> None:
     table = Table("scenario", "mode", "about", box=None)
     table.add_row(
         CHANGING, "strict sliding_window", "By chance: limit and shares change while processes die and stores restart."
+    )
+    table.add_row(
+        BUCKETS,
+        "strict and shared buckets",
+        "By chance: the same, and burst, while a region is silent.",
     )
     for path in sorted(BUNDLED.glob("*.toml")):
         found = load(path)

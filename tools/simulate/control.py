@@ -59,7 +59,10 @@ class ControlPlane:
         self._since_us = world.start_us - 250_000
         """When the limit was made: after every store began its epoch, so that none can have forgotten any of it."""
         self._regions = list(scenario.regions)
-        self._rule = self._wanted(scenario.limit, scenario.regions)
+        self._rule = self._wanted(scenario.rule(), scenario.regions)
+        self._rules = [(0, self._rule)]
+        self.rules_in_force: list[tuple[int, list[LimitRule]]] = [(0, [self._rule])]
+        """The rules that some process may go by from an instant on."""
         self._units = settled(target_of(self._rule))
         self._parts = settled(parts_of(self._rule))
         """The share schedule in parts, of clients with overrides, and of limits that change while shares move."""
@@ -87,8 +90,12 @@ class ControlPlane:
 
     def change(self, change: scenarios.Change) -> None:
         """An operator changes the limit, or the shares."""
-        before, rule = self._rule, self._wanted(change.limit, change.shares)
+        before = self._rule
+        burst = before.burst if change.burst is None else change.burst
+        rule = self._wanted(msgspec.structs.replace(before, limit=change.limit, burst=burst), change.shares)
         self._rule = rule
+        self._rules.append((self.revision + 1, rule))
+        self._note_rules()
         self._move(before)
 
     def free(self, region: str) -> None:
@@ -110,7 +117,7 @@ class ControlPlane:
 
     def _redistribute(self) -> None:
         before = self._rule
-        self._rule = self._wanted(before.limit, {name: self._world.scenario.regions[name] for name in self._regions})
+        self._rule = self._wanted(before, {name: self._world.scenario.regions[name] for name in self._regions})
         self._move(before)
 
     def reset(self) -> None:
@@ -166,6 +173,7 @@ class ControlPlane:
         if process.revision < revision:
             process.apply(documents, revision)
             region.disks[name] = self.newest_config
+            self._note_rules()
         process.spawn(self._acknowledge(process, Ack(node=name, revision=revision, digest=documents.digest)))
 
     async def _acknowledge(self, process: SimulatedProcess, ack: Ack) -> None:
@@ -258,6 +266,11 @@ class ControlPlane:
         self._cut_s = self._world.loop.time()
         self._publish()
 
+    def _note_rules(self) -> None:
+        known = min(revision for region in self._world.regions.values() for revision, _ in region.disks.values())
+        self._rules = self._rules[sum(since <= known for since, _ in self._rules) - 1 :]
+        self.rules_in_force.append((self._world.now_us(), [rule for _, rule in self._rules]))
+
     def _note_limit(self, from_us: int) -> None:
         grid = grid_of(self._rule)
         id = id_at(grid, from_us)
@@ -277,14 +290,14 @@ class ControlPlane:
             for name, _ in region.names:
                 self.connected(region, name)
 
-    def _wanted(self, limit: int, shares: dict[str, int]) -> LimitRule:
+    def _wanted(self, rule: LimitRule, shares: dict[str, int]) -> LimitRule:
         """The rule as the control plane makes it from its tables."""
-        rule = msgspec.structs.replace(self._world.scenario.rule(), limit=limit, on_store_failure="closed")
+        rule = msgspec.structs.replace(rule, on_store_failure="closed", steps=())
         parts = (ShareStep(limit=PARTS, shares=split(PARTS, shares)),) if rule.mode != "shared" else ()
-        rule = msgspec.structs.replace(rule, shares=split(limit, shares), parts=parts)
+        rule = msgspec.structs.replace(rule, shares=split(rule.limit, shares), parts=parts)
         if rule.mode != "strict" or rule.algorithm not in BUCKET_ALGORITHMS:
             return rule
-        step = ShareStep(limit=limit, shares=split(capacity(rule), shares))
+        step = ShareStep(limit=rule.limit, shares=split(capacity(rule), shares))
         return msgspec.structs.replace(rule, steps=(step,))
 
     def _documents(self) -> ConfigSet:

@@ -50,7 +50,7 @@ def random_scenario(seed: int) -> Scenario:
     shares = _shares(chance, names)
     # A strict limit is refused on a store that evicts, so that nothing is lost with the key.
     evicting = (chance.choice(names[1:]),) if mode == "strict" and chance.random() < 0.05 else ()
-    is_lasting = mode == "strict" and not is_bucket
+    is_changing = mode == "strict" or (mode == "shared" and is_bucket)
     scenario = Scenario(
         name=f"random-{seed}",
         mode=mode,
@@ -70,7 +70,7 @@ def random_scenario(seed: int) -> Scenario:
         network=msgspec.structs.replace(_network(chance), calm_from_s=busy_s),
         faults=(*_faults(chance, names, faulty_s), *_rare_faults(chance, clocks, faulty_s, evicting)),
         evicting=evicting,
-        changes=_changes(chance, names, limit, faulty_s) if is_lasting and chance.random() < 0.4 else (),
+        changes=_changes(chance, names, limit, burst, faulty_s) if is_changing and chance.random() < 0.4 else (),
     )
     return msgspec.structs.replace(scenario, expect=_expectation(scenario))
 
@@ -198,13 +198,16 @@ def _rare_faults(
     return tuple(found)
 
 
-def _changes(chance: random.Random, names: list[str], limit: int, faulty_s: float) -> tuple[Change, ...]:
-    """Shares move, the limit changes, or both together, once or twice."""
+def _changes(
+    chance: random.Random, names: list[str], limit: int, burst: int | None, faulty_s: float
+) -> tuple[Change, ...]:
+    """Shares move, the limit and a bucket's burst change, or all together, once or twice."""
     return tuple(
         Change(
             at_s=round(chance.uniform(1, faulty_s * 0.6), 3),
             limit=chance.choice((limit, limit, limit // 2, limit * 3 // 2)),
             shares={name: chance.choice((1, 3, 10)) for name in names},
+            burst=None if burst is None else chance.choice((burst, burst // 2, burst * 2)),
         )
         for _ in range(chance.choice((1, 1, 2)))
     )

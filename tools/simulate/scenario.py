@@ -58,10 +58,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An operator changes the limit, or the shares."""
+    """An operator changes the limit, the shares, or a bucket's ``burst``; ``None`` leaves it as it is."""
 
     at_s: float
     limit: int
+    burst: int | None = None
     shares: dict[str, int]
 
 
