@@ -239,7 +239,7 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
     ),
     "what an earlier epoch counted still counts": one(
         "shared-lost-and-used-again",
-        "if entry.name == peer and (is_bucket_rule or entry.window == window) then",
+        "if entry.name == peer and (size or entry.window == window) then",
         "if entry.window == window and entry.name:match('^[^/]*') == peer:match('^[^/]*') then entry.name = peer",
     ),
     "counts of a lost store are handed back": Switch(
