@@ -6,7 +6,6 @@ a reset) is in both at once, under one revision number with a digest for each vi
 change what is held back is refused until it is over.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
@@ -23,7 +22,7 @@ from control_plane.nodes.repository import ConnectedNode
 from control_plane.publishing import repository
 from control_plane.publishing.models import STAGED_KINDS, ConfigHead, RolloutPolicy
 from control_plane.publishing.repository import ChangedDocument, DocumentKey
-from tidegate.contract.config import Endpoint, Kind, bucket_digest, document_hash, root_digest
+from tidegate.contract.config import Endpoint, Kind, bucket_digest, document_hash, root_digest, route_shape
 
 Held = dict[DocumentKey, str | None]
 """Held-back documents, each as it was before the roll-out (``None``: it did not exist)."""
@@ -70,9 +69,9 @@ def _what(key: DocumentKey) -> str:
 
 
 def _route(body: str) -> str:
-    """The method and path, without names of parameters: no two endpoints share it."""
+    """The shape of an endpoint's route: no two endpoints share it."""
     endpoint = msgspec.json.decode(body, type=Endpoint)
-    return f"{endpoint.method} {re.sub(r'{[^/]*}', '{}', endpoint.path)}"
+    return route_shape(endpoint.method, endpoint.path)
 
 
 def _named_by(of: Kind, document: str | None) -> set[DocumentKey]:

@@ -51,7 +51,7 @@ class BackendLoadRow(Base):
 
 
 class EndpointRow(Base):
-    """A route; ``shape`` (see ``templates.route_shape``) is what no two may share."""
+    """A route; ``shape`` (see ``tidegate.contract.config.route_shape``) is what no two may share."""
 
     __tablename__ = "endpoints"
 

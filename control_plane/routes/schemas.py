@@ -7,12 +7,12 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field, StringConstraints
 
 from control_plane.web.fields import Body, Expiry, Name, Text, View
+from tidegate.contract.config import PARAMETER
 from tidegate.contract.decision import MAX_COST
 from tidegate.contract.limits import MAX_LIMIT
 from tidegate.contract.load import MAX_QUERY_LENGTH, Signal
 
 MAX_LENGTH = 512
-PARAMETER = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]{0,63}\}")
 # RFC 3986 pchar without percent-encoding: nodes match decoded paths, and encoded slashes match nothing
 LITERAL = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+")
 
@@ -38,11 +38,6 @@ def _segment_fault(segment: str) -> str | None:
     if "{" in segment or "}" in segment:
         return f"{segment!r}: a parameter is a whole segment, such as {{id}}"
     return f"{segment!r} holds characters that a path segment cannot, or percent-encoding"
-
-
-def route_shape(method: str, template: str) -> str:
-    """What two templates that match the same requests have in common: parameters without their names."""
-    return f"{method} {PARAMETER.sub('{}', template)}"
 
 
 def _template(value: str) -> str:

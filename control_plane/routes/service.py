@@ -14,10 +14,9 @@ from control_plane.routes.schemas import (
     EndpointFields,
     EndpointView,
     PullView,
-    route_shape,
 )
 from control_plane.web.fields import microseconds
-from tidegate.contract.config import Endpoint
+from tidegate.contract.config import Endpoint, route_shape
 from tidegate.contract.load import Backend, Capacity, ManualFactor, Pull, backend_violations
 
 

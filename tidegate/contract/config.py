@@ -9,6 +9,7 @@ and a node proves by it that it has what was signed.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,6 +22,8 @@ from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
 
 BUCKETS = 1024
 EMPTY_BUCKET = b""
+PARAMETER = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]{0,63}\}")
+"""A segment of a path template that stands for any."""
 Kind = Literal[
     "region", "plan", "limit", "endpoint", "backend", "client", "key", "gateway", "adaptive_policy", "reporter",
     "block", "enforcement",
@@ -63,6 +66,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     backend: str | None = None
     cost: int = 1
     exempt: bool = False
+
+
+def route_shape(method: str, template: str) -> str:
+    """What two templates that match the same requests have in common: parameters without their names."""
+    return f"{method} {PARAMETER.sub('{}', template)}"
 
 
 class Override(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from control_plane.routes.schemas import route_shape, template_fault
+from control_plane.routes.schemas import template_fault
+from tidegate.contract.config import route_shape
 
 
 @pytest.mark.parametrize("template", ["/", "/api/users/{id}", "/a.b/~c/{x_1}/d:e", "/v1/{a}/{b}"])
