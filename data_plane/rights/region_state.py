@@ -105,7 +105,7 @@ class RegionState:
 
 
 def _moves_over_us(rule: LimitRule) -> Iterator[int]:
-    """When moves of a limit's shares may be over; ever later, as a client's own bucket may have longer epochs."""
+    """When moves of a limit's shares may be over. Epochs of clients' own buckets may be longer: by each doubling."""
     for step in (*rule.steps[1:], *rule.parts[1:]):
         yield only_from_us(rule, step)
     if rule.algorithm in BUCKET_ALGORITHMS:
