@@ -2,10 +2,13 @@
 beside the plain one, in one run.
 
 Run by hand. CPU of the node a decision: closed loop, 64 in flight. Latencies: open loop with Poisson arrivals over 64
-connections, at each rate. Of the stores the longest call of the whole run. Every turn asks all servers, one after the
-other, and ratios are of the same turn. The agents, the stores and the generator share one core, the node has the other.
-By `nice -n -10` the node, its store and the generator go first, as where agents have a core of their own: otherwise
-latencies show how long the generator waits for an agent's time slice.
+connections, at each rate. All servers are up all the time, each with a store of its own, and are asked one after the
+other in short turns and random order: what else the machine has to do comes and goes within seconds and concerns all
+alike. Ratios are of the medians of all turns. Of the stores the longest call of the whole run.
+
+The agents, the stores and the generator share one core, the nodes have the other. By `nice -n -10` the node, its store
+and the generator go first, as where agents have a core of their own: otherwise latencies show how long the generator
+waits for an agent's time slice.
 """
 
 import argparse
@@ -16,7 +19,8 @@ import dataclasses
 import itertools
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -24,13 +28,15 @@ from typing import NamedTuple
 import msgspec
 import redis
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from tidegate.contract.config import Change, Plan
 from tidegate.stack.ports import free_ports
+from tidegate.stack.store import StoreServer, valkey_binary
 from tools.bench.machine import process_cpu_s, woken_at_once
 from tools.bench.open_loop import compiled
-from tools.bench.place import Place, prepared_place
+from tools.bench.place import Place, prepared_place, running_store
 from tools.bench.rls import CALLERS, HTTP_PACER, IN_FLIGHT, Target, drive, http_request, record
 from tools.bench.snapshot import write_snapshot
 from tools.bench.variant import Launch, Variant, python_module, running
@@ -38,46 +44,60 @@ from tools.bench.variants import nginx_constant, tidegate_lane, tidegate_shared
 from tools.bench.variants.node_settings import node_env
 from tools.bench.workload import callers, config_changes
 
-RATES = (500, 2_000, 5_000)
+WINDOWS = {500: 2.0, 2_000: 1.0, 5_000: 0.6}
+"""Seconds of an open loop by its rate."""
+SETTLED_S = 1.5
+"""Counts are told within a second: what a turn left is done before the next one."""
 SLOW_US = 100
 PLAIN, SHARED, ALONE, FLOOR = "regional", "shared, one peer", "store gone, local", "nginx answering a constant"
 
 
+class Asked(NamedTuple):
+    """A server that is up, and the store that it asks."""
+
+    target: Target
+    store: StoreServer
+
+
 class Turn(NamedTuple):
-    """CPU microseconds a decision in the closed loop, and p99 (microseconds) of the open one by rate."""
+    """CPU microseconds a decision in the closed loop, and p99 (milliseconds) of the open one by rate."""
 
     cpu_us: float
-    p99_us: dict[int, float]
+    p99_ms: Mapping[int, float]
 
 
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=40_000, help="in the closed loop of a turn")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each open loop")
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--requests", type=int, default=20_000, help="in the closed loop of a turn")
     arguments = parser.parse_args()
-    turns: dict[str, list[Turn]] = {}
-    slow: list[int] = []
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidegate-modes-")))
         place = stack.enter_context(prepared_place())
-        store = stack.enter_context(redis.Redis.from_url(place.store.url))
-        asked = directory / "asked"
-        asked.write_bytes(
-            b"".join(record(http_request(caller)) for caller in itertools.islice(callers("one"), CALLERS))
-        )
-        pacer = compiled(HTTP_PACER, directory)
-        for _, (title, variant) in itertools.product(range(arguments.turns), _variants(directory).items()):
-            with running(variant, place) as server:
-                store.config_set("slowlog-log-slower-than", SLOW_US)
-                store.config_set("slowlog-max-len", 10_000)
-                store.slowlog_reset()
-                target = Target(title, server.pid, (pacer, str(server.port), str(IN_FLIGHT), asked))
-                turns.setdefault(title, []).append(_turn(target, directory, arguments, place))
-                if title == SHARED:
-                    slow += [one["duration"] for one in store.slowlog_get(10_000) if b"EVAL" in one["command"]]
-    _print(turns, sorted(slow))
+        servers = list(_servers(stack, place, directory))
+        turns: dict[str, list[Turn]] = {asked.target.title: [] for asked in servers}
+        for _ in track(range(arguments.turns), "asking"):
+            for asked in random.sample(servers, len(servers)):
+                turns[asked.target.title].append(_turn(asked, directory, arguments.requests, place.cores.load))
+        shared = next(asked.store for asked in servers if asked.target.title == SHARED)
+        _print(turns, _slow_calls(stack, shared))
+
+
+def _servers(stack: contextlib.ExitStack, place: Place, directory: Path) -> Iterator[Asked]:
+    asked = directory / "asked"
+    asked.write_bytes(b"".join(record(http_request(caller)) for caller in itertools.islice(callers("one"), CALLERS)))
+    pacer = compiled(HTTP_PACER, directory)
+    for title, variant in _variants(directory).items():
+        own = directory / variant.name
+        store = stack.enter_context(running_store(own, place.cores.load, f"Valkey of {variant.name}", valkey_binary()))
+        with redis.Redis.from_url(store.url) as client:
+            client.config_set("slowlog-log-slower-than", SLOW_US)
+            client.config_set("slowlog-max-len", 10_000)
+        server = stack.enter_context(running(variant, dataclasses.replace(place, store=store)))
+        target = Target(title, server.pid, (pacer, str(server.port), str(IN_FLIGHT), asked))
+        drive(target, directory, array.array("q", bytes(8 * CALLERS)), place.cores.load)  # the first time costs more
+        yield Asked(target, store)
 
 
 def _variants(directory: Path) -> dict[str, Variant]:
@@ -117,51 +137,53 @@ def _local(change: Change) -> Change:
     return Change("plan", change.id, msgspec.Raw(msgspec.json.encode(plan, order="sorted")))
 
 
-def _turn(target: Target, directory: Path, arguments: argparse.Namespace, place: Place) -> Turn:
-    core = place.cores.load
-    for requests in (CALLERS, arguments.requests):  # who asks for the first time costs more
-        cpu_s = process_cpu_s(target.pid)
-        drive(target, directory, array.array("q", bytes(8 * requests)), core)
-        cpu_us = (process_cpu_s(target.pid) - cpu_s) / requests * 1e6
-    p99_us = {}
-    for rate in RATES:
-        instants = array.array("q", _poisson(rate, arguments.seconds))
-        with woken_at_once(target.pid, place.store.child.pid, ours=True):
+def _turn(asked: Asked, directory: Path, requests: int, core: int) -> Turn:
+    target, p99_ms = asked.target, {}
+    cpu_s = process_cpu_s(target.pid)
+    drive(target, directory, array.array("q", bytes(8 * requests)), core)
+    cpu_us = (process_cpu_s(target.pid) - cpu_s) / requests * 1e6
+    time.sleep(SETTLED_S)
+    for rate, seconds in WINDOWS.items():
+        instants = array.array("q", _poisson(rate, seconds))
+        with woken_at_once(target.pid, asked.store.child.pid, ours=True):
             latencies = sorted(drive(target, directory, instants, core)[::2])
-        p99_us[rate] = latencies[int(0.99 * len(latencies))] / 1_000
-    return Turn(cpu_us, p99_us)
+        p99_ms[rate] = latencies[int(0.99 * len(latencies))] / 1e6
+    time.sleep(SETTLED_S)
+    return Turn(cpu_us, p99_ms)
 
 
 def _poisson(rate: int, seconds: float) -> Iterator[int]:
-    at, chance = 0.0, random.Random(1)
+    at = 0.0
     while at < seconds:
         yield int(at * 1e9)
-        at += chance.expovariate(rate)
+        at += random.expovariate(rate)
+
+
+def _slow_calls(stack: contextlib.ExitStack, store: StoreServer) -> list[int]:
+    client = stack.enter_context(redis.Redis.from_url(store.url))
+    return sorted(one["duration"] for one in client.slowlog_get(10_000) if b"EVAL" in one["command"])
 
 
 def _print(turns: dict[str, list[Turn]], slow: Sequence[int]) -> None:
     console = Console(width=140)
-    table = Table("node", "CPU µs a decision (least to most)", *(f"p99 ms at {rate:,}/s" for rate in RATES))
+    table = Table("node, medians", "CPU µs a decision (least to most)", *(f"p99 ms at {rate:,}/s" for rate in WINDOWS))
     for title, own in turns.items():
         costs = [turn.cpu_us for turn in own]
-        tails = [f"{median(turn.p99_us[rate] for turn in own) / 1_000:.2f}" for rate in RATES]
+        tails = [f"{_tail(own, rate):.2f}" for rate in WINDOWS]
         table.add_row(title, f"{median(costs):.1f}  ({min(costs):.1f} to {max(costs):.1f})", *tails)
     console.print(table)
     for one, other in ((SHARED, PLAIN), (ALONE, PLAIN), (PLAIN, FLOOR)):
-        console.print(
-            f"{one} / {other}: CPU {_ratio([t.cpu_us for t in turns[one]], [t.cpu_us for t in turns[other]])}"
-        )
-        for rate in RATES:
-            tails_of = [[turn.p99_us[rate] for turn in turns[title]] for title in (one, other)]
-            console.print(f"    p99 at {rate:,}/s {_ratio(*tails_of)}")
+        these, those = turns[one], turns[other]
+        cpu = median(turn.cpu_us for turn in these) / median(turn.cpu_us for turn in those)
+        tails = [f"{_tail(these, rate) / _tail(those, rate):.2f} at {rate:,}/s" for rate in WINDOWS]
+        console.print(f"{one} / {other}: CPU {cpu:.2f}, p99 {', '.join(tails)}")
     console.print(
         f"store of the node with a peer: {len(slow)} script calls over {SLOW_US} µs, the longest {slow[-1:]} µs"
     )
 
 
-def _ratio(those: Sequence[float], these: Sequence[float]) -> str:
-    found = [one / other for one, other in zip(those, these, strict=True)]
-    return f"{median(found):.2f}  ({min(found):.2f} to {max(found):.2f})"
+def _tail(turns: Sequence[Turn], rate: int) -> float:
+    return median(turn.p99_ms[rate] for turn in turns)
 
 
 if __name__ == "__main__":
