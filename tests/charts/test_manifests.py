@@ -42,6 +42,7 @@ BAD = [
     (DATA_PLANE, {"ingress": {"paths": ["/metrics"]}}, "ingress/paths"),
     (DATA_PLANE, {"rls": {"port": 8101}}, "rls/port"),
     (DATA_PLANE, {"rls": {"enabled": True, "port": 8102}}, "rls.port"),
+    (DATA_PLANE, {"rls": {"enabled": True}, "service": {"port": 8181}}, "service.port"),
     (DATA_PLANE, {"node": {"healthPort": 8101}}, "node/healthPort"),
     (DATA_PLANE, {"node": {"healthPort": 8201}}, "node/healthPort"),
     (DATA_PLANE, {"node": {"tls": {"clientCAKey": "ca.crt"}}}, "node.tls"),

@@ -95,8 +95,10 @@
 {{- $wrong = append $wrong (printf "%s: clientCertificate is in tlsSecret: name that" $name) -}}
 {{- end -}}
 {{- end -}}
-{{- if and .Values.rls.enabled (eq (int .Values.rls.port) (int .Values.node.healthPort)) -}}
-{{- $wrong = append $wrong "rls.port: is node.healthPort" -}}
+{{- range $name, $port := dict "node.healthPort" .Values.node.healthPort "service.port" .Values.service.port -}}
+{{- if and $.Values.rls.enabled (eq (int $.Values.rls.port) (int $port)) -}}
+{{- $wrong = append $wrong (printf "rls.port: is %s too" $name) -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- $wrong = append $wrong "ingress.host: name the host" -}}
