@@ -39,7 +39,10 @@ BAD = [
     (DATA_PLANE, {"store": {"external": {"sentinels": ["s1"]}}}, "store/external/sentinels"),
     (DATA_PLANE, {"resources": {"limits": {"memory": "lots"}}}, "resources/limits/memory"),
     (DATA_PLANE, {"image": {"digest": "sha256:short"}}, "image/digest"),
-    (DATA_PLANE, {"ingress": {"paths": ["/metrics"]}}, "ingress/paths"),
+    (DATA_PLANE, {"ingress": {"paths": ["/metrics"]}}, "ingress.paths: /metrics"),
+    (DATA_PLANE, {"ingress": {"paths": ["/v1/", "/"]}}, "ingress.paths: / exposes"),
+    (CONTROL_PLANE, {"ingress": {"paths": ["/metrics/"]}}, "ingress.paths: /metrics/"),
+    (CONTROL_PLANE, {"ingress": {"paths": ["v1"]}}, "ingress/paths"),
     (DATA_PLANE, {"rls": {"port": 8101}}, "rls/port"),
     (DATA_PLANE, {"rls": {"enabled": True, "port": 8102}}, "rls.port"),
     (DATA_PLANE, {"rls": {"enabled": True}, "service": {"port": 8181}}, "service.port"),
@@ -340,14 +343,18 @@ def test_the_login_of_the_store_is_the_same_for_nodes_and_agents():
 
 def test_other_regions_come_to_agents_and_gateways_to_nodes():
     values = {
-        "ingress": {"enabled": True, "host": "us-east.example", "paths": ["/internal/v1/", "/v1/authorize"]},
+        "ingress": {
+            "enabled": True,
+            "host": "us-east.example",
+            "paths": ["/internal/v1/", "/internal", "/v1/authorize"],
+        },
         "peers": {"tlsSecret": "peers-tls", "clientCertificate": True},
         "agent": {"tls": {"existingSecret": "agent-tls", "clientCAKey": "ca.crt"}},
     }
     manifests = render(DATA_PLANE, with_required(DATA_PLANE, values))
     paths = manifest(manifests, "Ingress")["spec"]["rules"][0]["http"]["paths"]
     leads = {path["path"]: path["backend"]["service"]["name"] for path in paths}
-    assert leads == {"/internal/v1/": "edge-agent", "/v1/authorize": "edge"}
+    assert leads == {"/internal/v1/": "edge-agent", "/internal": "edge-agent", "/v1/authorize": "edge"}
     spec = manifest(manifests, "Deployment", "edge-agent")["spec"]["template"]["spec"]
     container = spec["containers"][0]
     assert container["command"] == ["tidegate", "region-agent"]

@@ -107,6 +107,11 @@ volumeMounts: {{- . | nindent 2 }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- $wrong = append $wrong "ingress.host: name the host" -}}
 {{- end -}}
+{{- range .Values.ingress.paths -}}
+{{- if regexMatch "^/+(metrics(/.*)?)?$" . -}}
+{{- $wrong = append $wrong (printf "ingress.paths: %s exposes /metrics; name what is asked from outside, as /v1/" .) -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.oidc }}
 {{- if and .issuer (not (or .clientId .audience)) -}}
 {{- $wrong = append $wrong "oidc: name clientId (for people), audience (for CI), or both" -}}

@@ -103,6 +103,11 @@
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- $wrong = append $wrong "ingress.host: name the host" -}}
 {{- end -}}
+{{- range .Values.ingress.paths -}}
+{{- if regexMatch "^/+(metrics(/.*)?)?$" . -}}
+{{- $wrong = append $wrong (printf "ingress.paths: %s exposes /metrics; name what is asked from outside, as /v1/" .) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
 {{- $wrong = append $wrong "autoscaling: minReplicas is above maxReplicas" -}}
 {{- end -}}
