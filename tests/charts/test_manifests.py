@@ -17,6 +17,7 @@ from tests.charts.rendering import (
     CONTROL_PLANE,
     DATA_PLANE,
     FULL,
+    REQUIRED,
     deployment,
     manifest,
     render,
@@ -82,6 +83,8 @@ BAD = [
     (CONTROL_PLANE, {"settings": {"ADMIN_TOKEN": "in clear in the pod"}}, "ADMIN_TOKEN"),
     (DATA_PLANE, {"settings": {"REDIS_SENTINEL_PASSWORD": "in clear in the pod"}}, "REDIS_SENTINEL_PASSWORD"),
     (CONTROL_PLANE, {"serviceMonitor": {"interval": "often"}}, "serviceMonitor/interval"),
+    (DATA_PLANE, {"commonLabels": {"app.kubernetes.io/name": "limits"}}, "commonLabels: app.kubernetes.io/name"),
+    (CONTROL_PLANE, {"podLabels": {"app.kubernetes.io/instance": "a"}}, "podLabels: app.kubernetes.io/instance"),
 ]
 
 
@@ -187,6 +190,23 @@ def test_two_releases_in_a_namespace_share_no_object():
         for release in ("us-east", "eu-west")
     ]
     assert both[0].isdisjoint(both[1])
+
+
+@pytest.mark.parametrize("chart", REQUIRED, ids=["data-plane", "control-plane"])
+def test_a_label_that_several_values_name_is_of_the_one_nearest_to_it(chart):
+    names = ("podMonitor", "serviceMonitor", "prometheusRule", "dashboards")
+    own = {name: {"enabled": True, "labels": {"team": name}} for name in names if name in FULL[chart]}
+    common = {"team": "all", "app.kubernetes.io/part-of": "limits"}
+    values = {"commonLabels": common, "podLabels": {"team": "pods"}}
+    made: dict[str, set[str]] = {}
+    for one in render(chart, with_required(chart, values | own)):
+        labels = one["metadata"]["labels"]
+        assert labels["app.kubernetes.io/part-of"] == "limits"
+        made.setdefault(one["kind"], set()).add(labels["team"])
+        if one["kind"] == "Deployment":
+            assert one["spec"]["template"]["metadata"]["labels"]["team"] == "pods"
+    assert made["Service"] == {"all"}
+    assert {team for teams in made.values() for team in teams} == {"all", *own}
 
 
 def test_a_release_of_any_name_can_run():

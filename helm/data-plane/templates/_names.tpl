@@ -103,6 +103,11 @@
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- $wrong = append $wrong "ingress.host: name the host" -}}
 {{- end -}}
+{{- range $name, $labels := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels -}}
+{{- range pick ($labels | default dict) "app.kubernetes.io/name" "app.kubernetes.io/instance" | keys | sortAlpha -}}
+{{- $wrong = append $wrong (printf "%s: %s is set by the chart, for Services and policies find pods by it" $name .) -}}
+{{- end -}}
+{{- end -}}
 {{- range .Values.ingress.paths -}}
 {{- if regexMatch "^/+(metrics(/.*)?)?$" . -}}
 {{- $wrong = append $wrong (printf "ingress.paths: %s exposes /metrics; name what is asked from outside, as /v1/" .) -}}
