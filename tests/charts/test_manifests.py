@@ -71,6 +71,8 @@ BAD = [
     (CONTROL_PLANE, {"networkPolicy": {"blockedCIDRs": ["metadata"]}}, "networkPolicy/blockedCIDRs"),
     (DATA_PLANE, {"fullnameOverride": "1st"}, "fullnameOverride"),
     (CONTROL_PLANE, {"database": {"existingSecret": "", "url": "mysql://db/x"}}, "database/url"),
+    (CONTROL_PLANE, {"database": {"existingSecret": "", "url": "postgresql:///x?host=db&port=6432"}}, "database.url: "),
+    (CONTROL_PLANE, {"database": {"existingSecret": "", "url": "postgresql:///x?host=db:6432"}}, "database.url: "),
     (CONTROL_PLANE, {"database": {"existingSecret": ""}}, "database"),
     (CONTROL_PLANE, {"service": {"port": 0}}, "service/port"),
     (CONTROL_PLANE, {"autoscaling": {"enabled": True, "minReplicas": 9, "maxReplicas": 3}}, "minReplicas"),

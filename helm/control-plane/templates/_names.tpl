@@ -95,6 +95,9 @@ volumeMounts: {{- . | nindent 2 }}
 {{- if not (or .Values.database.existingSecret .Values.database.url) -}}
 {{- $wrong = append $wrong "database.existingSecret: name a secret with the URL of Postgres (or give database.url)" -}}
 {{- end -}}
+{{- if regexMatch "[?&](port=|host=[^/%])" .Values.database.url -}}
+{{- $wrong = append $wrong "database.url: name host and port before the database, not behind the ?: the network policy allows that port" -}}
+{{- end -}}
 {{- if and .Values.database.clientCertificate (not .Values.database.tlsSecret) -}}
 {{- $wrong = append $wrong "database: clientCertificate is in tlsSecret: name that" -}}
 {{- end -}}
