@@ -229,6 +229,19 @@ def test_settings_are_told_as_they_were_given():
     assert [env[name] for name in (*given, "HOST")] == ["1000000", "0.0001", "true", "::"]
 
 
+def test_a_group_of_the_identity_provider_may_have_any_letters():
+    group = "team $$ $(TIDEGATE_PORT) $x"
+    oidc = {"issuer": "https://login.example", "audience": "tidegate", "grants": [{"group": group, "role": "admin"}]}
+    pod = deployment(render(CONTROL_PLANE, with_required(CONTROL_PLANE, {"oidc": oidc})))["spec"]["template"]["spec"]
+    env: dict[str, str] = {}
+    for one in pod["containers"][0]["env"]:
+        # as Kubernetes does it: $$ is $, and $(NAME) what was set before
+        env[one["name"]] = re.sub(
+            r"\$\$|\$\((\w+)\)", lambda found: env.get(found[1], found[0]) if found[1] else "$", one.get("value", "")
+        )
+    assert json.loads(env["TIDEGATE_OIDC_GRANTS"])[0]["group"] == group
+
+
 def restarted(**values: Any) -> set[str]:
     """Whose pods follow when these values come to those that a chart cannot do without."""
 
