@@ -54,6 +54,11 @@ def test_what_only_yaml_can_say_is_refused(tmp_path: Path, text: str) -> None:
     assert str(file) in said_of("diff", "-f", str(file), "--url", "http://127.0.0.1:1", code=1)
 
 
+def test_of_two_options_that_mean_the_same_none_is_dropped() -> None:
+    said = said_of("limits", "set", "hourly", "--window-s", "60", "--window", "hour", code=2)
+    assert "--window-s: is given in place of --window, not with it" in said
+
+
 def test_a_key_of_a_name_that_cannot_be_is_named() -> None:
     assert "File name too long" in said_of("signing-key", "a" * 300, code=1)
 

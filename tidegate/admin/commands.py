@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from tidegate.admin.shapes import Field, Resource, Verb, changed, filled, value_of
+from tidegate.admin.shapes import ArgumentError, Field, Resource, Verb, changed, filled, value_of
 from tidegate.admin.show import outcome_line, show_difference, show_list, show_one, spread
 from tidegate.file.remote import Answer, ControlPlane, RefusedError
 from tidegate.terminal import errors, output
@@ -44,6 +44,10 @@ class Call(NamedTuple):
 def run(call: Call) -> int:
     """Send it and print the result. Raises ``ArgumentError`` for what cannot be sent."""
     path = filled(call.verb.path, call.names)
+    for field in call.fields:
+        for other in call.fields:
+            if other.member in field.instead_of:
+                raise ArgumentError(f"{field.flag}: is given in place of {other.flag}, not with it")
     values = {field: value_of(field, given, datetime.now(UTC)) for field, given in call.fields.items()}
     try:
         with ControlPlane(call.url, call.token) as control_plane:
