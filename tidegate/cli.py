@@ -275,6 +275,8 @@ def why(
     from control_plane.console.pages.verdict import moment
     from tidegate.why import run_why
 
+    if not asked.strip():
+        raise typer.BadParameter("WHAT is empty")
     try:
         about = None if at is None else moment(at, datetime.now(UTC))
     except ValueError:

@@ -47,6 +47,11 @@ def test_texts_that_cannot_be_sent_are_named() -> None:
         assert "one line of printable" in said_of("apply", "--reason", reason, code=2)
 
 
+def test_an_empty_variable_of_a_script_is_no_question() -> None:
+    for nothing in ("", " "):
+        assert "WHAT is empty" in said_of("why", nothing, "--url", "http://127.0.0.1:1", code=2)
+
+
 @pytest.mark.parametrize("text", ["x: !!binary aGFsbG8=", "x: {? [a, b] : 1}", "x: !!set {a}", "x: !!int y"])
 def test_what_only_yaml_can_say_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "tidegate.yaml"
