@@ -121,6 +121,9 @@ volumeMounts: {{- . | nindent 2 }}
 {{- end -}}
 {{- end -}}
 {{- with .Values.oidc }}
+{{- if and (not .issuer) (or .clientId .audience .grants) -}}
+{{- $wrong = append $wrong "oidc.issuer: name the provider; without it the other values of oidc do nothing" -}}
+{{- end -}}
 {{- if and .issuer (not (or .clientId .audience)) -}}
 {{- $wrong = append $wrong "oidc: name clientId (for people), audience (for CI), or both" -}}
 {{- end -}}

@@ -85,6 +85,11 @@
 {{- if and (eq $external.shape "sentinel") (not (and $external.sentinels $external.masterName)) -}}
 {{- $wrong = append $wrong "store.external: shape sentinel needs sentinels and masterName" -}}
 {{- end -}}
+{{- range $name, $shape := dict "sentinels" "sentinel" "clusterNodes" "cluster" -}}
+{{- if and (get $external $name) (ne $external.shape $shape) -}}
+{{- $wrong = append $wrong (printf "store.external.%s: nobody asks them unless store.external.shape is %s" $name $shape) -}}
+{{- end -}}
+{{- end -}}
 {{- range $name, $tls := dict "node.tls" .Values.node.tls "agent.tls" .Values.agent.tls -}}
 {{- if and $tls.clientCAKey (not $tls.existingSecret) -}}
 {{- $wrong = append $wrong (printf "%s: clientCAKey is a key of existingSecret: name that" $name) -}}
