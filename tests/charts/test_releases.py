@@ -164,6 +164,17 @@ def test_a_new_version_of_the_chart_leaves_the_bundled_store_running(tmp_path):
     assert store(newer)["spec"]["template"]["metadata"]["labels"]["team"] == "edge"
 
 
+def test_the_notes_say_whether_other_regions_reach_agents():
+    def notes(values: dict[str, Any]) -> str:
+        files = helm_python.Chart.load(DATA_PLANE).render(with_required(DATA_PLANE, values), name="edge", namespace="n")
+        (text,) = [text for path, text in files.items() if path.endswith("NOTES.txt")]
+        return text
+
+    assert "cannot reach its agents yet" in notes({})
+    for reached in ({"ingress": {"enabled": True, "host": "h"}}, {"agent": {"service": {"type": "LoadBalancer"}}}):
+        assert "cannot reach" not in notes(reached)
+
+
 def test_a_rollback_brings_the_database_url_back():
     """Hooks of an upgrade do not run in a rollback: what pods read belongs to the release, the migration has a copy."""
     manifests = render(CONTROL_PLANE, database(URL))
