@@ -168,5 +168,7 @@ def _show_refusal(error: RefusedError, verb: Verb) -> None:
     elif not error.errors:
         console.print(f"{error}", style="red", markup=False)
     for field, message in error.errors:
-        option = f" ({options[field]})" if field in options else ""
+        # of a list or a map its part is named
+        whole = (flag for member, flag in options.items() if f"{field}.".startswith((f"{member}.", f"{member}[")))
+        option = "".join(f" ({flag})" for flag in whole)
         console.print(f"refused ({error.status}): {field}{option}: {message}", style="red", markup=False)

@@ -14,7 +14,7 @@ Out = Annotated[Path | None, typer.Option("-o", "--out", help="Where to; else st
 
 @importing.command("envoy-ratelimit")
 def envoy_ratelimit(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Its configuration; - is standard input.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Its configuration; - is standard input.")],
     out: Out = None,
 ) -> None:
     """Descriptors of envoyproxy/ratelimit become limits. Remarks say what has no counterpart."""

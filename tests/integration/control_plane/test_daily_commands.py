@@ -131,6 +131,8 @@ async def test_exit_codes_and_words_of_refusals(served: RunningControlPlane) -> 
     assert "no client named nobody" in (await run(served, "clients set nobody --plan x", code=4)).output
     refused = (await run(served, "limits create x --limit 5 --window-s -1", code=1)).output
     assert "refused (422): window_s (--window-s): " in refused
+    refused = (await run(served, "reporters create --name r --backends nowhere", code=1)).output
+    assert "refused (422): backends[0] (--backends): there is no backend" in refused
     await run(served, "plans create free")
     assert "it exists already" in (await run(served, "plans create free", code=1)).output
     assert "Invalid value" in (await run(served, "clients list --status asleep", code=2)).output
