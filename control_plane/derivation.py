@@ -6,11 +6,9 @@ from typing import NamedTuple
 import msgspec
 
 from control_plane.clients import writes
-from control_plane.enforcement import repository as enforcement
 from control_plane.enforcement.service import EnforcementOverrides
-from control_plane.limits import repository as limits
 from control_plane.limits.models import SPLIT_MODES
-from control_plane.limits.service import publish_plan, to_rule
+from control_plane.limits.service import OutsideLimits, Plans, publish_plan, to_rule
 from control_plane.publishing.repository import ChangedDocument
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas.scheduling import schedule_shares
@@ -38,9 +36,9 @@ async def redistribute(write: ConfigWrite) -> None:
     if not any(one.key.kind == "region" and (one.before is None) != (one.after is None) for one in documents):
         return
     names = await regions.names(write.session)
-    for plan in await limits.all_plans(write.session):
+    for plan in (await Plans.rows.find_all(write.session)).values():
         await publish_plan(write, plan)
-    for row in await limits.all_outside_plans(write.session):
+    for row in (await OutsideLimits.rows.find_all(write.session)).values():
         write.publish(to_rule(row, names))
 
 
@@ -49,7 +47,7 @@ async def cascade(write: ConfigWrite) -> None:
     owners = list(_owners(await write.documents()))
     targets = [f"{owner.name}/{limit}" for owner in owners for limit in owner.before if limit not in owner.after]
     if targets:
-        for row in await enforcement.of_targets(write.session, targets):
+        for row in (await _overrides.rows.find_all(write.session, targets)).values():
             write.record(_overrides.noun, row.target, _overrides.view(row), None)
             await _overrides.remove(write, row)
     for owner in owners:

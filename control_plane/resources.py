@@ -139,14 +139,19 @@ class NamedRows(Generic[Row]):
         """The row of that name."""
         return (await session.scalars(self._query.where(self._name == name))).one_or_none()
 
-    async def find_all(self, session: AsyncSession, names: Iterable[str]) -> dict[str, Row]:
-        """The existing rows of ``names``, by name."""
-        rows = await session.scalars(self._query.where(self._name == func.any(list(names))))
-        return {self._name_of(row): row for row in rows}
+    async def find_all(self, session: AsyncSession, names: Iterable[str] | None = None) -> dict[str, Row]:
+        """The existing rows of ``names`` (``None``: every row), by name and in the order of names."""
+        query = self._query if names is None else self._query.where(self._name == func.any(list(names)))
+        return {self._name_of(row): row for row in await session.scalars(query.order_by(self._name))}
 
-    async def all(self, session: AsyncSession) -> dict[str, Row]:
-        """Every row, by name and in the order of names."""
-        return {self._name_of(row): row for row in await session.scalars(self._query.order_by(self._name))}
+    async def existing(self, session: AsyncSession, names: Iterable[str]) -> set[str]:
+        """Those of ``names`` that have a row."""
+        query = self._query.with_only_columns(self._name).where(self._name == func.any(list(names)))
+        return set(await session.scalars(query))
+
+    async def count(self, session: AsyncSession) -> int:
+        """How many rows there are."""
+        return await session.scalar(self._query.with_only_columns(func.count(self._name))) or 0
 
     async def page(
         self, session: AsyncSession, page: Page, *, prefix: str | None = None, where: Sequence[ColumnElement[bool]] = ()

@@ -14,11 +14,6 @@ blocks = NamedRows(
 )
 
 
-async def count(session: AsyncSession) -> int:
-    """How many blocks there are."""
-    return await session.scalar(select(func.count()).select_from(BlockRow)) or 0
-
-
 async def any_ended(session: AsyncSession) -> bool:
     """Whether one has ended."""
     return bool(await session.scalar(select(exists().where(BlockRow.expires_at <= func.now()))))

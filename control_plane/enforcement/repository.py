@@ -1,6 +1,6 @@
 """Queries on enforcement overrides."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, exists, func, or_, select
@@ -14,12 +14,6 @@ overrides = NamedRows(
     EnforcementRow.target,
     sortable={"set_at": EnforcementRow.set_at, "expires_at": EnforcementRow.expires_at},
 )
-
-
-async def of_targets(session: AsyncSession, targets: Collection[str]) -> Sequence[EnforcementRow]:
-    """The enforcement overrides of these targets."""
-    query = select(EnforcementRow).where(EnforcementRow.target.in_(targets)).order_by(EnforcementRow.target)
-    return (await session.scalars(query)).all()
 
 
 async def any_ended(session: AsyncSession) -> bool:

@@ -9,7 +9,6 @@ from pydantic import BaseModel
 
 from control_plane.adaptive.service import AdaptivePolicies
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
-from control_plane.limits import repository
 from control_plane.limits.models import SPLIT_MODES, LimitEndpoint, LimitRow, PlanRow
 from control_plane.limits.schemas import (
     MAX_LIMITS,
@@ -25,7 +24,8 @@ from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions import repository as regions
 from control_plane.resources import NamedRows, Resource
-from control_plane.routes.repository import existing_endpoints, next_rule_ids
+from control_plane.routes.repository import next_rule_ids
+from control_plane.routes.service import Endpoints
 from control_plane.web.fields import microseconds
 from tidegate.contract.config import Plan
 from tidegate.contract.limits import (
@@ -63,8 +63,8 @@ async def check(write: ConfigWrite, wishes: Sequence[LimitWish]) -> list[FieldEr
     """The faults of these limits, by one query for all."""
     endpoints = {endpoint for wish in wishes for endpoint in wish.body.match.endpoints}
     policies = {wish.body.adaptive for wish in wishes if wish.body.adaptive is not None}
-    known_endpoints = await existing_endpoints(write.session, endpoints) if endpoints else set()
-    known_policies = await AdaptivePolicies.rows.find_all(write.session, policies) if policies else {}
+    known_endpoints = await Endpoints.rows.existing(write.session, endpoints) if endpoints else set()
+    known_policies = await AdaptivePolicies.rows.existing(write.session, policies) if policies else set()
     errors: list[FieldError] = []
     for at, name, body, _ in wishes:
         errors += faults(name, body, rule_fields(body), at=at)
@@ -296,7 +296,7 @@ class OutsideLimits(Resource[LimitRow, LimitFields, LimitView]):
         errors = await check(write, [wish])
         if errors:
             raise InvalidError(errors)
-        if current is None and await repository.count_outside_plans(write.session) >= MAX_LIMITS:
+        if current is None and await self.rows.count(write.session) >= MAX_LIMITS:
             raise ConflictError(f"There are {MAX_LIMITS} limits outside plans already.")
         (row,) = await write_rows(write, [wish])
         write.session.add(row)

@@ -14,8 +14,7 @@ from control_plane.enforcement import repository as enforcement
 from control_plane.enforcement.models import EnforcementRow
 from control_plane.errors import NotFoundError
 from control_plane.limits.models import SPLIT_MODES, LimitRow, PlanRow
-from control_plane.limits.repository import all_outside_plans, plan_named
-from control_plane.limits.service import units_by_region
+from control_plane.limits.service import OutsideLimits, Plans, units_by_region
 from control_plane.quotas import repository as quotas
 from control_plane.quotas.models import CLIENTS, THE_LIMIT
 from control_plane.quotas.repository import ShareOwner
@@ -119,8 +118,8 @@ async def find(session: AsyncSession, name: str, now: datetime, heartbeat_s: flo
     client = await session.get(ClientRow, name)
     if client is None:
         raise NotFoundError(f"There is no client named {name}.")
-    plan = await plan_named(session, client.plan)
-    outside = await all_outside_plans(session)
+    plan = await Plans().row(session, client.plan)
+    outside = list((await OutsideLimits.rows.find_all(session)).values())
     ids = [row.rule_id for row in (*plan.limits, *outside)]
     moves = await quotas.moves(session, ids)
     return Found(

@@ -51,7 +51,7 @@ class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
             raise InvalidError([FieldError("plan", f"there is no plan named {body.plan}")])
         if body.client is not None and await write.session.get(ClientRow, body.client) is None:
             raise InvalidError([FieldError("client", f"there is no client named {body.client}")])
-        if current is None and await repository.count(write.session) >= MAX_WEBHOOKS:
+        if current is None and await self.rows.count(write.session) >= MAX_WEBHOOKS:
             raise ConflictError(f"There are {MAX_WEBHOOKS} usage webhooks already.")
         row = current or UsageWebhookRow(webhook=name, salt=self._salt)
         row.url, row.plan, row.client = body.url, body.plan, body.client
