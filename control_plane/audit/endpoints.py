@@ -49,7 +49,7 @@ async def list_audit_entries(
     if until is not None:
         where.append(AuditRow.at < until)
     rows = await repository.page(session, [*where, *_visible(caller)], _before(page), page.limit + 1)
-    return listing(rows, page, lambda row: str(row.id), AuditEntry.of)
+    return listing(rows, page, lambda row: str(row.id), AuditEntry.model_validate)
 
 
 @router.get("/{id}", response_model=AuditEntry)
@@ -58,7 +58,7 @@ async def get_audit_entry(session: Reading, caller: Caller, id: Annotated[int, P
     row = await repository.entry(session, id, _visible(caller))
     if row is None:
         raise NotFoundError(f"There is no entry {id} in the audit log.")
-    return json_with_etag(AuditEntry.of(row))
+    return json_with_etag(AuditEntry.model_validate(row))
 
 
 def _visible(caller: Principal) -> list[ColumnElement[bool]]:

@@ -10,6 +10,7 @@ from control_plane.access.principals import by_method
 from control_plane.canary import repository as rollouts
 from control_plane.canary.models import RolloutRow
 from control_plane.canary.schemas import (
+    HeldDocument,
     RolloutDetail,
     RolloutPolicyBody,
     RolloutPolicyView,
@@ -47,14 +48,14 @@ async def list_rollouts(session: Reading, page: PageQuery, state: State | None =
 @router.get("/policy", response_model=RolloutPolicyView)
 async def get_rollout_policy(session: Reading) -> Response:
     """How changes reach nodes."""
-    return json_with_etag(RolloutPolicyView.of(await rollouts.policy(session)))
+    return json_with_etag(RolloutPolicyView.model_validate(await rollouts.policy(session)))
 
 
 @router.put("/policy", response_model=RolloutPolicyView)
 async def put_rollout_policy(body: RolloutPolicyBody, change: Changing) -> Response:
     """Set how changes reach nodes from now on. A roll-out that is under way keeps the policy it began with."""
     async with change.begin() as write:
-        before = RolloutPolicyView.of(await rollouts.policy(write.session))
+        before = RolloutPolicyView.model_validate(await rollouts.policy(write.session))
         change.preconditions.check(before)
         await rollouts.store_policy(write.session, body.model_dump())
         view = RolloutPolicyView.model_validate(body.model_dump())
@@ -99,4 +100,5 @@ async def detail(session: AsyncSession, number: int) -> RolloutDetail:
     row = await rollouts.rollout(session, number, with_held=True)
     if row is None:
         raise NotFoundError(f"No roll-out began with revision {number}.")
-    return RolloutDetail.of(row)
+    held = [HeldDocument.model_validate(item) for item in row.held]
+    return RolloutDetail(**RolloutView.of(row).model_dump(), held=held)

@@ -21,13 +21,7 @@ class EnforcementOverrides(Resource[EnforcementRow, EnforcementReplace, Enforcem
 
     def view(self, row: EnforcementRow) -> EnforcementView:
         """The view of an override."""
-        return EnforcementView(
-            target=row.target,
-            mode=cast("EnforcementMode", row.mode),
-            expires_at=row.expires_at,
-            reason=row.reason,
-            set_at=row.set_at,
-        )
+        return EnforcementView.model_validate(row)
 
     def missing(self, name: str) -> NotFoundError:
         """The error for a target without an override."""

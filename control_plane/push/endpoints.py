@@ -62,7 +62,7 @@ async def get_revision(session: Reading, request: Request, number: Number) -> Re
     acked, pending, refused = [], [], []
     rollout = await rollouts.rollout(session, number)
     for node, connected in await nodes.page(session, request.state.settings.heartbeat_s, None, MAX_NODES_SHOWN):
-        name = NodeName(node=node.node, region=node.region)
+        name = NodeName.model_validate(node)
         if node.applied_revision >= number and _reaches(rollout, node):
             acked.append(name)
         elif node.refused_revision == number:

@@ -21,7 +21,7 @@ from control_plane.limits.service import (
 )
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import repository
-from control_plane.quotas.models import QuotaBalance, QuotaMove
+from control_plane.quotas.models import QuotaMove
 from control_plane.quotas.repository import ShareOwner
 from control_plane.quotas.scheduling import ack_status, schedule_of
 from control_plane.quotas.schemas import BalanceView, FreedRegions, MoveView, QuotaView
@@ -146,7 +146,7 @@ async def _views(session: AsyncSession, rows: Sequence[LimitRow], heartbeat_s: f
     found = {}
     for row in rows:
         view, balance = _view(row, names), balances.get(row.rule_id)
-        status: dict[str, object] = {} if balance is None else {"balance": _balance_view(balance)}
+        status: dict[str, object] = {} if balance is None else {"balance": BalanceView.model_validate(balance)}
         own, of_clients = (moves.get(ShareOwner(row.rule_id, whose)) for whose in repository.OF_LIMITS)
         if own is not None and own.waiting:
             status |= {
@@ -185,7 +185,3 @@ async def move_view(session: AsyncSession, move: QuotaMove, heartbeat_s: float) 
         author=move.author,
         reason=move.reason,
     )
-
-
-def _balance_view(row: QuotaBalance) -> BalanceView:
-    return BalanceView(at=row.at, moved=row.moved, reason=row.reason, demand=row.demand)

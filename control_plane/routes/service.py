@@ -117,14 +117,7 @@ class Endpoints(Resource[EndpointRow, EndpointFields, EndpointView]):
 
     def view(self, row: EndpointRow) -> EndpointView:
         """Show an endpoint."""
-        return EndpointView(
-            endpoint=row.endpoint,
-            method=row.method,
-            path=row.path,
-            backend=row.backend,
-            cost=row.cost,
-            exempt=row.exempt,
-        )
+        return EndpointView.model_validate(row)
 
     async def save(
         self, write: ConfigWrite, name: str, body: EndpointFields, current: EndpointRow | None

@@ -6,7 +6,6 @@ from control_plane.access.principals import by_method
 from control_plane.regions import repository as regions
 from control_plane.usage.questions import RegionAnswer
 from control_plane.web.fields import View
-from tidegate.contract.questions import PeerExchange
 
 router = APIRouter(prefix="/v1/exchange", tags=["regions"], dependencies=[Depends(by_method)])
 
@@ -63,12 +62,5 @@ def _view(region: str, answer: RegionAnswer) -> RegionExchangeView:
         )  # fmt: skip
     return RegionExchangeView(
         region=region, agent=answer.node, shares_proven=found.shares_proven, overshoots=found.overshoots,
-        most_over_units=found.most_over_units, peers=[_peer(one) for one in found.peers], reason=None,
-    )  # fmt: skip
-
-
-def _peer(peer: PeerExchange) -> PeerView:
-    return PeerView(
-        region=peer.region, staleness_s=peer.staleness_s, unreachable=peer.unreachable, units_given=peer.units_given,
-        units_received=peer.units_received,
+        most_over_units=found.most_over_units, peers=[PeerView.model_validate(one) for one in found.peers], reason=None,
     )  # fmt: skip

@@ -154,7 +154,6 @@ def _limit(
     found: Found, answers: Mapping[str, RegionAnswer], row: LimitRow, plan: str | None, override: LastingFigures | None
 ) -> LimitInForce:
     enforced = found.enforcement.get(f"{plan or OUTSIDE_PLANS}/{row.name}") or found.enforcement.get(EVERY_LIMIT)
-    mode = None if enforced is None else cast("Literal['enforce', 'shadow']", enforced.mode)
     own = override is not None
     return LimitInForce(
         name=row.name,
@@ -171,10 +170,8 @@ def _limit(
         override=None
         if override is None
         else OverrideInForce(limit=override.limit, burst=override.burst, expires_at=ends_at(override)),
-        shadow=row.shadow if mode is None else mode == "shadow",
-        enforcement=None
-        if enforced is None or mode is None
-        else EnforcementInForce(target=enforced.target, mode=mode, expires_at=enforced.expires_at),
+        shadow=row.shadow if enforced is None else enforced.mode == "shadow",
+        enforcement=None if enforced is None else EnforcementInForce.model_validate(enforced),
         shares=units_by_region(row, found.regions, None if override is None else override.limit),
         shares_from=_shares_from(row),
         move=_move(found, row, own=own),

@@ -33,15 +33,7 @@ class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
 
     def view(self, row: UsageWebhookRow) -> WebhookView:
         """Show a webhook."""
-        return WebhookView(
-            webhook=row.webhook,
-            url=row.url,
-            plan=row.plan,
-            client=row.client,
-            thresholds=row.thresholds,
-            enabled=row.enabled,
-            created_at=row.created_at,
-        )
+        return WebhookView.model_validate(row)
 
     async def save(
         self, write: ConfigWrite, name: str, body: WebhookFields, current: UsageWebhookRow | None
