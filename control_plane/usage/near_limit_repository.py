@@ -35,14 +35,19 @@ CLIENTS_A_CHUNK = 20_000
 
 
 class Near(NamedTuple):
-    """A client that used ``used`` of ``of`` units in the window from ``start``."""
+    """A client that used ``used`` of ``of`` units in the window from ``window_start``."""
 
     client: str
     plan: str
     limit: str
     used: int
     of: int
-    start: datetime
+    window_start: datetime
+
+    @property
+    def share(self) -> float:
+        """The used part of the limit."""
+        return self.used / self.of
 
 
 async def near(
@@ -68,7 +73,7 @@ async def near(
         for clients in ranges:
             rows = await session.execute(_nearest(usage, clients, plan, rule, threshold, at, most))
             found += [Near(client, plan, rule.name, taken, of, start) for client, taken, of in rows]
-    found.sort(key=lambda one: one.used / one.of, reverse=True)
+    found.sort(key=lambda one: one.share, reverse=True)
     return found[:most]
 
 

@@ -1,10 +1,12 @@
 """Windows of limits on hourly usage: when the current one began, and whether hours can show it. Pure."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from control_plane.limits.models import PlanRow
 from control_plane.limits.service import to_rule
+from control_plane.usage.schemas import SkippedLimit
 from tidegate.contract.calendar import grid_of, id_at, start_us
 from tidegate.contract.limits import LimitRule, dimensions
 
@@ -40,23 +42,18 @@ def unfit(rule: LimitRule) -> str | None:
     return None
 
 
-class Skipped(NamedTuple):
-    """A limit that hourly usage cannot evaluate."""
-
-    limit: str
-    reason: str
-
-
-def fit_limits(plan: PlanRow) -> tuple[list[LimitRule], list[Skipped]]:
-    """The limits of a plan that hourly usage can evaluate, and the others."""
+def fit_limits(
+    plan: PlanRow, fault: Callable[[LimitRule], str | None] = unfit
+) -> tuple[list[LimitRule], list[SkippedLimit]]:
+    """The limits of a plan that hourly usage can evaluate, and the others with their ``fault``."""
     fit, skipped = [], []
     for row in plan.limits:
         rule = to_rule(row, ())
-        reason = unfit(rule)
+        reason = fault(rule)
         if reason is None:
             fit.append(rule)
         else:
-            skipped.append(Skipped(rule.name, reason))
+            skipped.append(SkippedLimit(limit=rule.name, reason=reason))
     return fit, skipped
 
 

@@ -72,5 +72,5 @@ def _alerts(
             "due_at": func.now(),
         }
         for threshold in webhook.thresholds
-        if near.used / near.of >= threshold
+        if near.share >= threshold
     ]
