@@ -22,8 +22,7 @@ from control_plane.enforcement.models import EnforcementRow
 from control_plane.enforcement.schemas import EnforcementView
 from control_plane.enforcement.service import EnforcementOverrides, to_document
 from control_plane.errors import ConflictError, FieldError, InvalidError
-from control_plane.limits.models import LimitRow
-from control_plane.limits.service import OutsideLimits, Plans
+from control_plane.limits.service import rows_of
 from control_plane.orm import present
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas.service import publish_limit
@@ -181,20 +180,12 @@ async def _restore_rule_ids(write: ConfigWrite, number: int, until: int) -> None
     for kind, id, before in await repository.rules_then(write.session, number, until):
         if before is None:
             continue
-        if kind == "plan":
-            plan = await Plans.rows.find(write.session, id)
-            rows, ids = plan.limits if plan else [], {rule["name"]: rule["id"] for rule in before.get("limits", [])}
-        else:
-            limit = await OutsideLimits.rows.find(write.session, id)
-            rows, ids = [limit] if limit else [], {id: before["id"]}
-        await _set_rule_ids(write, list(rows), ids)
-
-
-async def _set_rule_ids(write: ConfigWrite, rows: list[LimitRow], ids: Mapping[str, int]) -> None:
-    changed = [row for row in rows if row.name in ids and row.rule_id != ids[row.name]]
-    for row in changed:
-        row.rule_id = ids[row.name]
-    if changed:
-        await write.session.flush()
-        for row in changed if changed[0].plan is None else changed[:1]:
-            await publish_limit(write, row)
+        plan, rules = (id, before.get("limits", [])) if kind == "plan" else (None, [before])
+        ids = {rule["name"]: rule["id"] for rule in rules}
+        rows = await rows_of(plan).find_all(write.session, ids)
+        changed = [row for name, row in rows.items() if row.rule_id != ids[name]]
+        for row in changed:
+            row.rule_id = ids[row.name]
+        if changed:
+            await write.session.flush()
+            await publish_limit(write, changed[0])  # a plan's limits are published together
