@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adaptive.service import AdaptivePolicies
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
@@ -270,6 +271,15 @@ def rows_of(plan: str | None) -> NamedRows[LimitRow]:
     """The limits of a plan, or those outside plans."""
     within = LimitRow.plan.is_(None) if plan is None else LimitRow.plan == plan
     return NamedRows(LimitRow, LimitRow.name, within, _LIMITS_BY)
+
+
+async def limit_row(session: AsyncSession, plan: str | None, limit: str) -> LimitRow:
+    """A limit of a plan, or outside plans. Raises :class:`NotFoundError`."""
+    row = await rows_of(plan).find(session, limit)
+    if row is None:
+        where = "outside plans" if plan is None else f"in the plan {plan}"
+        raise NotFoundError(f"There is no limit named {limit} {where}.")
+    return row
 
 
 class OutsideLimits(Resource[LimitRow, LimitFields, LimitView]):
