@@ -73,14 +73,6 @@ def to_document(row: BlockRow) -> Block:
     )
 
 
-async def forget_expired(write: ConfigWrite) -> int:
-    """Delete ended blocks, which nodes have ended themselves. Returns how many."""
-    names = await repository.delete_ended(write.session)
-    for name in names:
-        write.withdraw(DocumentKey("block", name))
-    return len(names)
-
-
 def network_at(ip: str | None) -> str | None:
     """The network in canonical form. Raises :class:`InvalidError`, which names the field ``ip``."""
     if ip is None:
