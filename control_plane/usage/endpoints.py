@@ -11,7 +11,6 @@ from control_plane.access.principals import by_method
 from control_plane.clients.models import ClientRow
 from control_plane.database import Reading
 from control_plane.errors import FieldError, InvalidError, NotFoundError
-from control_plane.regions import repository as regions
 from control_plane.usage import exports, limits_view
 from control_plane.usage import repository as reading
 from control_plane.usage.limits_view import ClientLimits
@@ -41,7 +40,7 @@ def _query(
     since: Annotated[Instant | None, Query(alias="from", description="a day before `to` by default")] = None,
     until: Annotated[Instant | None, Query(alias="to", description="not included; now by default")] = None,
     plan: Filter = None,
-    of_limit: Annotated[str | None, Query(max_length=128, pattern=r"^[^\x00]*$")] = None,
+    of_limit: Filter = None,
     endpoint: Filter = None,
     region: Filter = None,
     key: Filter = None,
@@ -82,7 +81,7 @@ async def list_usage(
     """
     if client is not None:
         query = query._replace(only=query.only | {"client": client})
-    return await _answer(request, page, query, accept, await _shipped(request) if live else None)
+    return await _answer(request, page, query, accept, live=live)
 
 
 @router.get("/usage/busiest")
@@ -110,7 +109,7 @@ async def list_client_usage(
         if await session.get(ClientRow, client) is None:
             raise NotFoundError(f"There is no client named {client}.")
     query = query._replace(only=query.only | {"client": client})
-    return await _answer(request, page, query, accept, await _shipped(request) if live else None)
+    return await _answer(request, page, query, accept, live=live)
 
 
 @router.get("/clients/{client}/limits")
@@ -124,19 +123,9 @@ async def list_client_limits(client: ClientName, request: Request) -> ClientLimi
     return await limits_view.ask(state.questions, found)
 
 
-async def _shipped(request: Request) -> dict[str, str | None]:
-    """By region why what waits there could not be had, or ``None``. No session is held meanwhile."""
+async def _answer(request: Request, page: Page, query: UsageQuery, accept: str | None, *, live: bool) -> Response:
     state = request.state
-    async with state.database.read() as session:
-        names = await regions.names(session)
-    shipped: dict[str, str | None] = await state.questions.ship_now(names)
-    return shipped
-
-
-async def _answer(
-    request: Request, page: Page, query: UsageQuery, accept: str | None, live: dict[str, str | None] | None
-) -> Response:
-    state = request.state
+    shipped = await state.questions.ship_now() if live else None
     as_csv = _wants_csv(accept)
     if as_csv and request.query_params.keys().isdisjoint({"limit", "cursor"}):
         whole: Response = await state.exports.whole(query)
@@ -148,7 +137,7 @@ async def _answer(
     if as_csv:
         headers = {"Vary": "Accept"} | ({} if part.next_cursor is None else {"X-Next-Cursor": part.next_cursor})
         return Response(exports.page(rows[: page.limit], query), media_type=exports.MEDIA_TYPE, headers=headers)
-    view = UsageListing(items=part.items, next_cursor=part.next_cursor, complete_until=complete, live=live)
+    view = UsageListing(items=part.items, next_cursor=part.next_cursor, complete_until=complete, live=shipped)
     return Response(view.model_dump_json(), media_type="application/json", headers={"Vary": "Accept"})
 
 

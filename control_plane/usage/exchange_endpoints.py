@@ -3,7 +3,6 @@
 from fastapi import APIRouter, Depends, Request
 
 from control_plane.access.principals import by_method
-from control_plane.regions import repository as regions
 from control_plane.usage.questions import RegionAnswer
 from control_plane.web.fields import View
 
@@ -46,10 +45,8 @@ class Exchange(View):
 @router.get("")
 async def get_exchange(request: Request) -> Exchange:
     """How each region stands to the others: staleness, moved rights, overshoot, as one of its agents has it now."""
-    async with request.state.database.read() as session:  # given back before the regions are asked
-        names = await regions.names(session)
-    answers = await request.state.questions.exchange(names)
-    return Exchange(items=[_view(region, answers[region]) for region in names])
+    answers = await request.state.questions.exchange()
+    return Exchange(items=[_view(region, answer) for region, answer in answers.items()])
 
 
 def _view(region: str, answer: RegionAnswer) -> RegionExchangeView:

@@ -15,6 +15,7 @@ import structlog
 
 from control_plane.database import Database, translated
 from control_plane.errors import UnavailableError
+from control_plane.regions import repository as regions
 from control_plane.usage import repository
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.denials import Denial, DenialQuery
@@ -87,24 +88,29 @@ class NodeQuestions:
         self._handed_out: defaultdict[str, set[str]] = defaultdict(set)
         self._new = asyncio.Event()
 
-    async def ask(self, client: str, regions: Iterable[str]) -> dict[str, RegionAnswer]:
-        """Each region's figures of a client's limits, within a second; a region without an answer has a reason."""
-        return await self._ask(Question(secrets.token_hex(16), client), list(regions))
+    async def ask(self, client: str, names: Sequence[str]) -> dict[str, RegionAnswer]:
+        """Each named region's figures of a client's limits, within a second; one without an answer has a reason."""
+        return await self._ask(Question(secrets.token_hex(16), client), names)
 
-    async def ship_now(self, regions: Iterable[str]) -> dict[str, str | None]:
+    async def ship_now(self) -> dict[str, str | None]:
         """Let each region ship the usage that waits in its stream. By region ``None`` once that is committed, else why
         it is not, a second later at most.
         """
-        answers = await self._ask(Question(secrets.token_hex(16), "", "usage"), list(regions))
+        answers = await self._ask_all(Question(secrets.token_hex(16), "", "usage"))
         return {region: answer.reason for region, answer in answers.items()}
 
-    async def denials(self, query: DenialQuery, regions: Iterable[str]) -> dict[str, RegionAnswer]:
+    async def denials(self, query: DenialQuery) -> dict[str, RegionAnswer]:
         """Each region's stored denials that match, within a second."""
-        return await self._ask(Question(secrets.token_hex(16), "", denials=query), list(regions))
+        return await self._ask_all(Question(secrets.token_hex(16), "", denials=query))
 
-    async def exchange(self, regions: Iterable[str]) -> dict[str, RegionAnswer]:
+    async def exchange(self) -> dict[str, RegionAnswer]:
         """Each region's exchange with the others, within a second."""
-        return await self._ask(Question(secrets.token_hex(16), "", exchange=True), list(regions))
+        return await self._ask_all(Question(secrets.token_hex(16), "", exchange=True))
+
+    async def _ask_all(self, question: Question) -> dict[str, RegionAnswer]:
+        async with self._database.read() as session:  # given back before the regions are asked
+            names = await regions.names(session)
+        return await self._ask(question, names)
 
     async def _ask(self, question: Question, names: Sequence[str]) -> dict[str, RegionAnswer]:
         waiting = self._asked[question.id] = _Waiting(names)
