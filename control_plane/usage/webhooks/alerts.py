@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.database import Database
+from control_plane.database import Database, chunks
 from control_plane.limits.service import Plans
 from control_plane.usage import near_limit_repository, windows
 from control_plane.usage.models import UsageWebhookRow
@@ -28,9 +28,9 @@ async def find_alerts(database: Database, now: datetime) -> int:
         webhooks = await repository.enabled(session)
         found = await _found(session, webhooks, now) if webhooks else []
     new = 0
-    for start in range(0, len(found), ALERTS_A_STATEMENT):
+    for part in chunks(found, ALERTS_A_STATEMENT):
         async with database.transaction() as session:
-            new += await repository.add_messages(session, found[start : start + ALERTS_A_STATEMENT])
+            new += await repository.add_messages(session, part)
     return new
 
 
