@@ -8,13 +8,15 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from itertools import zip_longest
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 
-from control_plane.database import Database, translated
+from control_plane.database import Database, chunks, translated
 from control_plane.errors import UnavailableError
+from control_plane.push.stream import Signal
 from control_plane.regions import repository as regions
 from control_plane.usage import repository
 from tidegate.contract.decoding import UNREADABLE
@@ -86,7 +88,7 @@ class NodeQuestions:
         self._asked: dict[str, _Waiting] = {}
         self._open: list[tuple[float, Question]] = []
         self._handed_out: defaultdict[str, set[str]] = defaultdict(set)
-        self._new = asyncio.Event()
+        self._new = Signal()
 
     async def ask(self, client: str, names: Sequence[str]) -> dict[str, RegionAnswer]:
         """Each named region's figures of a client's limits, within a second; one without an answer has a reason."""
@@ -131,7 +133,7 @@ class NodeQuestions:
         """Questions for an agent of ``region``, each handed out once a region; empty after ``wait_s``."""
         deadline = time.monotonic() + wait_s
         while True:
-            new = self._new
+            new = self._new.ticket()
             self._open = [(at, one) for at, one in self._open if time.monotonic() - at < LIVE_S]
             live = {one.id for _, one in self._open}
             self._handed_out[region] &= live
@@ -142,24 +144,19 @@ class NodeQuestions:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return ()
-            try:
-                async with asyncio.timeout(left_s):
-                    await new.wait()
-            except TimeoutError:
-                return ()
+            await new.wait(left_s)
 
     async def answered(self, region: str, answer: NodeAnswer) -> None:
         """Pass an answer to the replica that asked."""
-        figures, denials = list(_by_number(answer.figures)), list(_by_size(answer.denials))
-        parts = max(1, len(figures), len(denials))
+        none: tuple[Any, ...] = ()
+        parts = list(zip_longest(chunks(answer.figures, FIGURES_A_NOTICE), _by_size(answer.denials), fillvalue=none))
+        count = max(1, len(parts))
         notices = [
             _Notice(
-                answer.id, region, answer.node, answer.error, parts,
-                figures[number] if number < len(figures) else (), denials[number] if number < len(denials) else (),
-                answer.exchange,
+                answer.id, region, answer.node, answer.error, count, tuple(figures), tuple(denials), answer.exchange
             )
-            for number in range(parts)
-        ]  # fmt: skip
+            for figures, denials in parts or [(none, none)]
+        ]
         await self._notify(ANSWERS_CHANNEL, notices)
 
     async def run(self) -> None:
@@ -188,8 +185,7 @@ class NodeQuestions:
             return  # of another version
         self._open.append((time.monotonic(), question))
         del self._open[: -10 * MAX_QUESTIONS]
-        fired, self._new = self._new, asyncio.Event()
-        fired.set()
+        self._new.fire()
 
     def _receive_answer(self, payload: str) -> None:
         try:
@@ -205,11 +201,6 @@ class NodeQuestions:
         payloads = [msgspec.json.encode(notice).decode() for notice in notices]
         async with self._database.transaction() as session:
             await repository.notify(session, channel, payloads)
-
-
-def _by_number(figures: Sequence[LimitFigure]) -> Iterator[tuple[LimitFigure, ...]]:
-    for begin in range(0, len(figures), FIGURES_A_NOTICE):
-        yield tuple(figures[begin : begin + FIGURES_A_NOTICE])
 
 
 def _by_size(denials: Sequence[Denial]) -> Iterator[tuple[Denial, ...]]:
