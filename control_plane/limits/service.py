@@ -154,8 +154,8 @@ def faults(name: str, body: LimitFields, fields: dict[str, Any], *, at: str) -> 
 def starts_afresh(row: LimitRow, fields: dict[str, Any]) -> bool:
     """Whether what was counted under ``row`` is of no use under ``fields``.
 
-    Rights of ``strict`` are no counts of other modes: under one id, what one region counts by the other mode would take
-    the place of its rights, while those that it gave another one stay there.
+    Rights of ``strict`` are no counts of other modes. Under one id a region's count would replace the rights that it
+    has, but not those that it gave away.
     """
     was_strict, is_strict = row.mode == "strict", fields["mode"] == "strict"
     return was_strict != is_strict or any(getattr(row, name) != fields[name] for name in AFRESH)

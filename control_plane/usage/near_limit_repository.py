@@ -101,9 +101,7 @@ def _nearest(
 async def _usage_in(
     session: AsyncSession, plan: str, limit: str, window: Window, weight: float
 ) -> Select[Any] | CompoundSelect[Any]:
-    """``client`` and ``cost`` of a limit: by the day where days are rolled up, for a month of hours is 30 times as
-    many rows, and by the hour for the rest.
-    """
+    """``client`` and ``cost`` of a limit: by the day where days are rolled up, for they are fewer, else by the hour."""
     first = reading.first_whole_day(window.start)
     query = select(UsageDayState.day).where(
         ~UsageDayState.stale, UsageDayState.day >= first, UsageDayState.day < window.end.astimezone(UTC).date()
