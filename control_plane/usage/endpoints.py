@@ -16,6 +16,7 @@ from control_plane.usage import repository as reading
 from control_plane.usage.limits_view import ClientLimits
 from control_plane.usage.repository import FIGURES, UsageQuery
 from control_plane.usage.schemas import DIMENSIONS, BusiestClients, BusyClient, Dimension, Step, UsageItem, UsageListing
+from control_plane.usage.windows import whole_hour
 from control_plane.web.fields import ClientName, Instant
 from control_plane.web.pages import Page, PageQuery, listing
 
@@ -51,7 +52,7 @@ def _query(
         raise InvalidError([FieldError("group_by", f"{wrong[0]!r} is not one of {', '.join(_GROUPS)}")])
     step: Step = "hour" if "hour" in names else "day" if "day" in names else "none"
     end = _next_hour(until or datetime.now(UTC))
-    begin = _hour(since or end - _DEFAULT_SPAN)
+    begin = whole_hour(since or end - _DEFAULT_SPAN)
     if begin >= end:
         raise InvalidError([FieldError("from", "must lie before `to`")])
     if end - begin > _LONGEST:
@@ -92,7 +93,7 @@ async def busiest_clients(
     since: Annotated[Instant | None, Query(alias="from", description="the begin of this hour by default")] = None,
 ) -> BusiestClients:
     """The clients that did most, most first."""
-    begin = _hour(since or datetime.now(UTC))
+    begin = whole_hour(since or datetime.now(UTC))
     if datetime.now(UTC) - begin > timedelta(days=31):
         raise InvalidError([FieldError("from", "must lie within the last 31 days")])
     rows = await reading.busiest(session, begin, by, count)
@@ -142,10 +143,7 @@ async def _answer(request: Request, page: Page, query: UsageQuery, accept: str |
 
 
 def _item(row: RowMapping, step: Step) -> UsageItem:
-    named = {name: row.get(column) or None for name, column in (
-        ("client", "client"), ("plan", "plan"), ("limit", "limit_name"), ("endpoint", "endpoint"),
-        ("region", "region"), ("key_id", "key_id"),
-    )}  # fmt: skip
+    named = {reading.member_of(dimension): row.get(column) or None for dimension, column in reading.COLUMNS.items()}
     at = {} if step == "none" else {step: row["at"]}
     return UsageItem(**at, **named, **{name: row[name] for name in FIGURES})
 
@@ -156,10 +154,6 @@ def _wants_csv(accept: str | None) -> bool:
     return "text/csv" in kinds and "application/json" not in kinds
 
 
-def _hour(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-
-
 def _next_hour(at: datetime) -> datetime:
-    begin = _hour(at)
+    begin = whole_hour(at)
     return begin if begin == at else begin + timedelta(hours=1)

@@ -67,6 +67,11 @@ HOURS_BACK = 1
 _BEHIND_ALL = "\U0010ffff"
 
 
+def member_of(dimension: Dimension) -> str:
+    """What a dimension is called in a line of usage."""
+    return "key_id" if dimension == "key" else dimension
+
+
 class RowKey(NamedTuple):
     """The key of a row of ``usage_hourly`` within a region."""
 

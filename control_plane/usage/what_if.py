@@ -1,7 +1,7 @@
 """Estimates what limits would have denied, from hourly usage; each estimate states the direction of its error."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -72,7 +72,7 @@ async def estimate(
 
     Raises ``InvalidError`` when the database needs longer than ``most_s``.
     """
-    since = (now - timedelta(days=days)).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    since = windows.whole_hour(now - timedelta(days=days))
     question = WhatIfQuery(plan, tried, since)
     total = await count_on(session, plan)
     await bound_statements(session, most_s)
