@@ -46,24 +46,8 @@ def limit_body(name: str, entry: LimitEntry) -> LimitCreate:
     if isinstance(limit, str):
         rate = parse_rate(limit)
         limit, window_s, window = rate.limit, rate.window_s, "month" if rate.window_s is None else None
-    return LimitCreate(
-        name=name,
-        scope=entry.by,
-        algorithm=entry.algorithm,
-        limit=limit,
-        window_s=window_s,
-        window=window,
-        anchor=entry.anchor,
-        burst=entry.burst,
-        match=entry.match,
-        mode=entry.mode,
-        on_store_failure=entry.on_store_failure,
-        shadow=entry.shadow,
-        priority=entry.priority,
-        adaptive=entry.adaptive,
-        headline=entry.headline,
-        visible=entry.visible,
-    )
+    alike = entry.model_dump(exclude={"by", "limit", "window_s", "window", "shares"})
+    return LimitCreate(name=name, scope=entry.by, limit=limit, window_s=window_s, window=window, **alike)
 
 
 def normal_limit(body: LimitFields, shares: Shares) -> Normal:

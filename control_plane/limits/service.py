@@ -365,16 +365,14 @@ class Plans(Resource[PlanRow, PlanFields, PlanView]):
         write.withdraw(DocumentKey("plan", row.plan))
 
     async def _check(self, write: ConfigWrite, body: PlanFields) -> None:
-        errors: list[FieldError] = []
-        seen: set[str] = set()
-        for place, limit in enumerate(body.limits):
-            at = f"limits[{place}]."
-            if limit.name in seen:
-                errors.append(FieldError(at + "name", "another limit of this plan has this name"))
-            seen.add(limit.name)
-        placed = enumerate(body.limits)
-        errors += await check(write, [LimitWish(f"limits[{at}].", item.name, item) for at, item in placed])
-        errors += headline_faults((f"limits[{place}].", item.headline) for place, item in enumerate(body.limits))
+        wishes = [LimitWish(f"limits[{place}].", item.name, item) for place, item in enumerate(body.limits)]
+        errors = [
+            FieldError(f"{wish.at}name", "another limit of this plan has this name")
+            for place, wish in enumerate(wishes)
+            if any(wish.name == other.name for other in wishes[:place])
+        ]
+        errors += await check(write, wishes)
+        errors += headline_faults((wish.at, wish.body.headline) for wish in wishes)
         if errors:
             raise InvalidError(errors)
 
