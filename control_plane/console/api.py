@@ -101,7 +101,7 @@ class Api:
         return None if answer.status == 403 else answer.checked().body
 
     async def ask(self, path: str, **query: object) -> Answer:
-        """Whatever ``GET`` answers; members of ``query`` that are ``None`` are left out, ``since_`` is ``since``."""
+        """Whatever ``GET`` answers; members of ``query`` that are ``None`` are left out, ``from_`` is ``from``."""
         given = {name.rstrip("_"): value for name, value in query.items() if value is not None}
         return await self.send("GET", path, query=urlencode(given, doseq=True))
 
