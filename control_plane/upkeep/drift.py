@@ -22,14 +22,21 @@ from control_plane.enforcement import service as enforcement
 from control_plane.enforcement.models import EnforcementRow
 from control_plane.errors import DriftError
 from control_plane.jobs.registry import Job
-from control_plane.limits import repository as limits
-from control_plane.limits.service import publish_plan, to_rule
+from control_plane.limits.service import OutsideLimits, Plans, publish_plan, to_rule
 from control_plane.orm import Base
 from control_plane.publishing import repository
 from control_plane.publishing.repository import DocumentKey, canonical, key_of
 from control_plane.regions import repository as regions
 from control_plane.upkeep import repository as drift_rows
-from tidegate.contract.config import Document, Plan, bucket_digest, bucket_of, document_hash, root_digest
+from tidegate.contract.config import (
+    DOCUMENT_TYPES,
+    Document,
+    Plan,
+    bucket_digest,
+    bucket_of,
+    document_hash,
+    root_digest,
+)
 from tidegate.contract.limits import LimitRule
 
 EVERY_S = 3600.0
@@ -121,10 +128,10 @@ def _is_previous(kind: str, name: str) -> bool:
 
 async def _wanted(session: AsyncSession) -> AsyncIterator[dict[DocumentKey, str]]:
     collected = _Collected(session)
-    for plan in await limits.all_plans(session):
+    for plan in (await Plans.rows.find_all(session)).values():
         await publish_plan(collected, plan)  # type: ignore[arg-type]  # it only publishes
     names = await regions.names(session)
-    for row in await limits.all_outside_plans(session):
+    for row in (await OutsideLimits.rows.find_all(session)).values():
         collected.publish(to_rule(row, names))
     yield collected.documents
     for table, to_document in _DOCUMENTS.items():
@@ -156,9 +163,9 @@ def _plain(rule: LimitRule) -> LimitRule:
 
 
 def _normal(key: DocumentKey, body: str) -> str:
-    if key.kind == "plan":
-        return canonical(_settled(msgspec.json.decode(body, type=Plan)))
-    return canonical(_plain(msgspec.json.decode(body, type=LimitRule))) if key.kind == "limit" else body
+    if key.kind not in {"plan", "limit"}:
+        return body
+    return canonical(_settled(msgspec.json.decode(body, type=DOCUMENT_TYPES[key.kind])))
 
 
 def _sentence(faults: list[str]) -> str:
