@@ -106,11 +106,11 @@ class RepliedCheck(HttpCheck):
 
     __slots__ = (*HTTP_CHECK_SLOTS, "_headers", "_peer", "_reply", "body")
 
-    def __init__(self, headers: Headers, body: bytes, peer: str | None, reply: Reply) -> None:
+    def __init__(self, headers: Headers, peer: str | None, reply: Reply, body: bytes = b"") -> None:
         self._headers = headers
-        self.body = body
         self._peer = peer
         self._reply = reply
+        self.body = body
 
     @property
     def headers(self) -> Headers:
@@ -127,29 +127,10 @@ class RepliedCheck(HttpCheck):
         self._reply(answer)
 
 
-class RepliedAuthorizeCheck(AuthorizeCheck):
+class RepliedAuthorizeCheck(AuthorizeCheck, RepliedCheck):
     """A subrequest whose answer is handed to a callback."""
 
-    __slots__ = (*HTTP_CHECK_SLOTS, "_headers", "_peer", "_reply")
-
-    def __init__(self, headers: Headers, peer: str | None, reply: Reply) -> None:
-        self._headers = headers
-        self._peer = peer
-        self._reply = reply
-
-    @property
-    def headers(self) -> Headers:
-        """What came with it."""
-        return self._headers
-
-    @property
-    def peer(self) -> str | None:
-        """The address at the other end."""
-        return self._peer
-
-    def reply(self, answer: Answer) -> None:
-        """Hand over the answer."""
-        self._reply(answer)
+    __slots__ = ()
 
 
 class Batch:
