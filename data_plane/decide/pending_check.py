@@ -57,6 +57,16 @@ class PendingCheck:
     packed: bytes
 
     @property
+    def request_id(self) -> str | None:
+        """What names the check in its answer, in the log and in traces; ``None`` for one that no handler makes."""
+        return None
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """The headers of the request: lower-case names and values, in the order sent."""
+        return ()
+
+    @property
     def params(self) -> Sequence[bytes]:
         """Each limit's script arguments, packed, with its price where it has one."""
         return self.limit_set.params if self.limit_set.gate is None else params_in(self.packed)

@@ -37,14 +37,9 @@ class HttpCheck(PendingCheck):
     plain: bool
 
     @property
-    def headers(self) -> Headers:
-        """What came with it."""
-        raise NotImplementedError
-
-    @property
     def peer(self) -> str | None:
         """The address at the other end of its connection; ``None`` where that has none."""
-        raise NotImplementedError
+        return None
 
     @property
     def request_id(self) -> str:
@@ -197,16 +192,6 @@ class BatchCheck(HttpCheck):
     __slots__ = (*HTTP_CHECK_SLOTS, "batch")
 
     batch: Batch
-
-    @property
-    def headers(self) -> Headers:
-        """An item has none of its own."""
-        return ()
-
-    @property
-    def peer(self) -> str | None:
-        """An item has none of its own."""
-        return None
 
     def done(self, figures: Sequence[int], at: int, now_us: int, *, degraded: bool = False) -> None:
         """As in ``HttpCheck``, written out: a batch is a thousand of these."""
