@@ -5,10 +5,10 @@ Events are script calls, not decisions: one slow call that carries a hundred dec
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from data_plane.store.packing import encode_rule
-from data_plane.store.ports import CallbackCheck, CounterCheck, StoreUnavailableError
+from data_plane.store.ports import CallbackCheck, CounterCheck
 from data_plane.store.redis.status import Reason, State
 from tidegate.contract.limits import LimitRule
 
@@ -134,7 +134,7 @@ SAID_EVERY_S = 10.0
 
 def probe_check(key: bytes) -> CounterCheck:
     """The probe's decision. It writes, as those of clients do: a full store or a replica fails it too."""
-    return CallbackCheck((key,), (_PROBE,), 1, _forgotten)
+    return CallbackCheck((key,), (_PROBE,), 1)
 
 
 class Prober:
@@ -192,7 +192,3 @@ class Trouble:
             self.reason = None
             if self._is_said:
                 log.warning("the store decides again, after %.1f s", now - self._began_at)
-
-
-def _forgotten(_answer: Sequence[object] | StoreUnavailableError, _now_us: int) -> None:
-    """The probe needs no answer."""

@@ -121,7 +121,7 @@ def consumed(check: CounterCheck, outcomes: Sequence[Outcome]) -> CounterCheck |
     ):
         return None
     took = [place for place, outcome in enumerate(outcomes) if outcome.allowed]
-    return CallbackCheck([check.keys[at] for at in took], [params[at] for at in took], check.cost, _ignored)
+    return CallbackCheck([check.keys[at] for at in took], [params[at] for at in took], check.cost)
 
 
 class GiveBacks:
@@ -166,10 +166,6 @@ class GiveBacks:
             log.warning("could not give back what a denied decision consumed: %s", error)
         else:
             self._stats.given_back += 1
-
-
-def _ignored(_answer: Answer, _now_us: int) -> None:
-    """What is given back is not answered by the store."""
 
 
 def _before(outcome: Outcome, cost: int) -> Outcome:
