@@ -37,8 +37,8 @@ class PendingCheck:
     """One check: who asks, under which limits, and where its answer goes.
 
     A handler makes it and fills in ``decider``, ``request`` and ``asked_us``; the decider fills in the rest. Subclasses
-    hold these in slots (this class has none, so that a handler can merge it with its own class), say in ``decided``
-    what becomes of an answer, and may answer what is plainly allowed in a ``done`` of their own.
+    hold these in slots: this class has none, so that a handler can merge it with a class of its own. Each sends its
+    answer in ``decided``, and may answer what is plainly allowed in a ``done`` of its own.
     """
 
     if not TYPE_CHECKING:  # mypy would have subclasses' slots be these

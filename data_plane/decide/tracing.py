@@ -26,8 +26,8 @@ _SPAN_KIND_SERVER = 2
 class Tracing:
     """An observer of the decider: ``share`` of decisions are spans, in the caller's trace where it samples one.
 
-    Every trace that a caller samples is continued only with ``follow_caller``: the header is an end client's where a
-    gateway passes it on, and whoever sends it on each request would otherwise have a span made of each.
+    Every trace that a caller samples is continued only with ``follow_caller``. Where a gateway passes the header on, it
+    is an end client's, who could have a span made of each request.
     ``random`` gives floats in [0, 1), ``random_bytes`` ids. ``about`` describes this node (resource attributes).
     """
 

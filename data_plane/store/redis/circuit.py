@@ -128,7 +128,7 @@ class Backoff:
 
 PROBE_KEY = b"tg:probe"
 _PROBE = encode_rule(LimitRule(id=0, name="probe", algorithm="fixed_window", limit=2**40, window_us=1_000_000))
-SAID_EVERY_S = 10.0
+LOG_EVERY_S = 10.0
 """A store that comes and goes is logged no more often than this."""
 
 
@@ -172,16 +172,16 @@ class Trouble:
     def __init__(self) -> None:
         self.reason: Reason | None = None
         self._began_at = 0.0
-        self._said_at: float | None = None
-        self._is_said = False
+        self._logged_at: float | None = None
+        self._is_logged = False
 
     def began(self, reason: Reason, now: float) -> None:
         """The circuit is open, because of ``reason``."""
         if self.reason is None:
             self._began_at = now
-            self._is_said = self._said_at is None or now - self._said_at >= SAID_EVERY_S
-            if self._is_said:
-                self._said_at = now
+            self._is_logged = self._logged_at is None or now - self._logged_at >= LOG_EVERY_S
+            if self._is_logged:
+                self._logged_at = now
                 log.warning("the store does not decide (%s): decisions are made without it", reason)
         if self.reason is None or reason != "connection_lost":  # we may have dropped it for an earlier reason
             self.reason = reason
@@ -190,5 +190,5 @@ class Trouble:
         """The server decides again."""
         if self.reason is not None:
             self.reason = None
-            if self._is_said:
+            if self._is_logged:
                 log.warning("the store decides again, after %.1f s", now - self._began_at)
