@@ -67,7 +67,8 @@ def _list(control_plane: ControlPlane, path: str, values: Mapping[Field, Any], c
     items: list[dict[str, Any]] = []
     while True:
         left = MAX_PAGE if not wanted else min(MAX_PAGE, wanted - len(items))
-        rows, beside = control_plane.page(path, params | {"limit": str(left)}, call.verb.items)
+        page = {} if call.verb.whole else {"limit": str(left)}
+        rows, beside = control_plane.page(path, params | page, call.verb.items)
         items += rows
         cursor = beside.pop("next_cursor", None)
         if cursor is None or (wanted and len(items) >= wanted):

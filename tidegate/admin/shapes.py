@@ -61,6 +61,8 @@ class Verb(NamedTuple):
     """The member of the answer that holds a list's rows."""
     per: str = ""
     """A member of each row, objects by name: people see a line for each of them."""
+    whole: bool = False
+    """A list's answer holds every row, and is no page."""
 
     @property
     def writes(self) -> bool:

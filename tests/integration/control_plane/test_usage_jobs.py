@@ -17,7 +17,8 @@ from control_plane.usage import near_limit_repository as nearness
 from control_plane.usage.jobs import roll_up, tidy
 from control_plane.usage.models import LARGEST
 from control_plane.usage.partitions import Partitions, drop_before
-from control_plane.usage.what_if import Outcome, estimate
+from control_plane.usage.schemas import WhatIfView
+from control_plane.usage.what_if import estimate
 from control_plane.usage.what_if_repository import CandidateLimit
 from testing.control_plane import RunningControlPlane
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
@@ -358,7 +359,7 @@ async def test_many_clients_are_judged_by_one_statement_and_what_takes_too_long_
         CandidateLimit("elsewhere", 0, 0, None, "day", ("export",)),
     ]
 
-    async def estimated(most_s: float) -> Outcome:
+    async def estimated(most_s: float) -> WhatIfView:
         async with a_database.read() as session:
             return await estimate(session, "free", tried, 3, now(), most_s)
 
