@@ -28,15 +28,7 @@ from control_plane.publishing import repository
 from control_plane.publishing.repository import DocumentKey, canonical, key_of
 from control_plane.regions import repository as regions
 from control_plane.upkeep import repository as drift_rows
-from tidegate.contract.config import (
-    DOCUMENT_TYPES,
-    Document,
-    Plan,
-    bucket_digest,
-    bucket_of,
-    document_hash,
-    root_digest,
-)
+from tidegate.contract.config import Document, Plan, bucket_digest, bucket_of, document_hash, root_digest
 from tidegate.contract.limits import LimitRule
 
 EVERY_S = 3600.0
@@ -163,9 +155,9 @@ def _plain(rule: LimitRule) -> LimitRule:
 
 
 def _normal(key: DocumentKey, body: str) -> str:
-    if key.kind not in {"plan", "limit"}:
-        return body
-    return canonical(_settled(msgspec.json.decode(body, type=DOCUMENT_TYPES[key.kind])))
+    if key.kind == "plan":
+        return canonical(_settled(msgspec.json.decode(body, type=Plan)))
+    return canonical(_plain(msgspec.json.decode(body, type=LimitRule))) if key.kind == "limit" else body
 
 
 def _sentence(faults: list[str]) -> str:
