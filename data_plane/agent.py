@@ -24,7 +24,7 @@ from data_plane.region_view import epoch_join
 from data_plane.settings import AgentSettings
 from data_plane.store.membership import AGENTS, AgentMembership, RedisNodeRegister
 from data_plane.store.redis.store import RedisCounterStore
-from data_plane.store.statistics import Census
+from data_plane.store.statistics import StoreStatistics
 from data_plane.usage_flow import AgentUsage
 from tidegate.contract.config import Ack
 
@@ -58,11 +58,11 @@ class Agent:
             self.peering.exchange,
         )
         self._load_control = AgentLoadControl(settings, self.store, clock, lambda: self._index.book)
-        self._census = Census(self.store)
+        self._statistics = StoreStatistics(self.store)
         self._metrics = NodeMetrics()
         self._metrics.add(
             partial(of_agent, settings.node, settings.region), self.configuration.families,
-            partial(of_store, self.store), partial(of_store_size, self._census), self.peering.families,
+            partial(of_store, self.store), partial(of_store_size, self._statistics), self.peering.families,
             self._usage.families, self._load_control.families,
         )  # fmt: skip
 
@@ -72,7 +72,7 @@ class Agent:
         self.configuration.restore()
         work: list[Job] = [
             *self.configuration.work(), self._membership.run, *self.peering.work(self.configuration.send_eventually),
-            *self._usage.work(), *self._load_control.work(), self._census.run,
+            *self._usage.work(), *self._load_control.work(), self._statistics.run,
         ]  # fmt: skip
         ends = (
             self._membership.leave, self.peering.hand_over, self._usage.hand_over, self._load_control.hand_over,

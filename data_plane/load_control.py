@@ -53,10 +53,10 @@ class AgentLoadControl:
         self._servers = PrometheusServers(settings.load_server_urls())
         credential = settings.region_credential.get_secret_value()
         tls = tls_of(settings.control_plane_tls())
-        self._usage = HttpLoadReporting(settings.control_plane_url, credential, tls)
+        self._reporting = HttpLoadReporting(settings.control_plane_url, credential, tls)
         self._decider = LoadDecider(
             settings.node, RedisFactorStore(store, settings.node), LoadReports(settings.node), self._servers,
-            self._usage, clock, book,
+            self._reporting, clock, book,
         )  # fmt: skip
 
     def work(self) -> list[Job]:
@@ -70,7 +70,7 @@ class AgentLoadControl:
     async def stop(self) -> None:
         """Close connections."""
         await self._servers.close()
-        await self._usage.close()
+        await self._reporting.close()
 
     def status(self) -> Mapping[str, Any]:
         """Every backend's factor and its reason, for ``/v1/status``; empty while another agent decides."""

@@ -6,11 +6,10 @@ import fcntl
 import gc
 import socket
 import ssl
-import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 import structlog
 import uvicorn
@@ -20,7 +19,7 @@ from fastapi import FastAPI
 from data_plane.agent import Agent
 from data_plane.http.app import create_agent_app, create_app
 from data_plane.http.decision_handler import DecisionFastPath
-from data_plane.http.health import HealthServer
+from data_plane.http.health import HealthServer, bound
 from data_plane.http.peer_handler import PeerFastPath
 from data_plane.http.render import Renderer
 from data_plane.node import Node
@@ -28,7 +27,8 @@ from data_plane.process import cancelled
 from data_plane.rls.mapping import RlsMapping
 from data_plane.rls.server import serving_rls
 from data_plane.rls.service import RateLimitService, handler_of
-from data_plane.settings import AgentSettings, RegionSettings, Settings
+from data_plane.settings import AgentSettings, Settings
+from tidegate.http_front.exchange import FastPath
 from tidegate.http_front.front import Front
 from tidegate.http_front.limits import FrontLimits, use_all_descriptors
 from tidegate.http_front.serving import config_of
@@ -121,10 +121,8 @@ class RegionServer(uvicorn.Server):
         super().__init__(config)
         self._process = process
         self._front = front
-        settings = process.settings
-        self._drain_s = settings.drain_s
-        port = settings.health_port
-        self._health = None if port is None else HealthServer(process, settings.host, port)
+        self._drain_s = process.settings.drain_s
+        self._health = HealthServer(process)
         self._health_task: asyncio.Task[None] | None = None
         self._renewal: Sequence[asyncio.Task[None]] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -133,21 +131,23 @@ class RegionServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to serve. The loop is kept, as signals arrive outside of it; the health port opens last."""
         self._loop = asyncio.get_running_loop()
-        taken = None if self._health is None else self._health.bind()
-        if isinstance(self._process.settings, Settings):
-            _require_free_rls_port(self._process.settings)
+        settings = self._process.settings
+        port = settings.health_port
+        health_socket = None if port is None else bound(settings.host, port, "health_port_not_taken")
+        if isinstance(settings, Settings) and settings.rls_port:
+            bound(settings.host, settings.rls_port, "rls_port_not_taken").close()
         await super().startup(sockets)
-        files = self._process.settings.callers_tls()
+        files = settings.callers_tls()
         if files is not None and self.config.ssl is not None:
             self._renewal = [asyncio.create_task(files.keep_loaded(self.config.ssl))]
-        if self._health is not None and taken is not None and self.started:
-            self._health_task = asyncio.create_task(self._health.serve([taken]))
+        if health_socket is not None and self.started:
+            self._health_task = asyncio.create_task(self._health.serve([health_socket]))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut down as uvicorn does; the health port closes last."""
         await super().shutdown(sockets)
         await cancelled(self._renewal)
-        if self._health is not None and self._health_task is not None:
+        if self._health_task is not None:
             self._health.should_exit = True
             await self._health_task
 
@@ -174,54 +174,41 @@ class RegionServer(uvicorn.Server):
         loop.call_later(self._drain_s, self._exit, sig, None)
 
 
-def _require_free_rls_port(settings: Settings) -> None:
-    """End the process with one line if that port is taken, instead of a traceback later."""
-    if settings.rls_port:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        try:
-            socket.create_server((settings.host, settings.rls_port), family=family).close()
-        except OSError as error:
-            log.error("rls_port_not_taken", port=settings.rls_port, error=str(error))
-            sys.exit(1)
-
-
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; what is in flight is finished first."""
     # A decision leaves no cycles behind. The collector's look at everything else is to be rare; Node keeps the
     # configuration out of its sight.
     gc.set_threshold(50_000, 50, 1_000)
-    use_all_descriptors()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings))
+    _run(_serve_node(settings))
 
 
 def run_agent(settings: AgentSettings) -> None:
     """Serve until SIGTERM or SIGINT; what is in flight is finished first, and leases are handed over."""
+    _run(_serve_agent(settings))
+
+
+def _run(server: Coroutine[Any, Any, None]) -> None:
     use_all_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_agent(settings))
+        runner.run(server)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve_node(settings: Settings) -> None:
     node = Node(settings)
-    front = Front(DecisionFastPath(node.handler), LIMITS)
-    await RegionServer(_server_config(settings, settings.port, build_app(node), front), node, front).serve()
+    await _serve(node, build_app(node), DecisionFastPath(node.handler))
 
 
 async def _serve_agent(settings: AgentSettings) -> None:
     agent = Agent(settings)
-    front = Front(PeerFastPath(agent.peer_handler), LIMITS)
-    await RegionServer(_server_config(settings, settings.port, build_agent_app(agent), front), agent, front).serve()
+    await _serve(agent, build_agent_app(agent), PeerFastPath(agent.peer_handler))
 
 
-def _server_config(settings: RegionSettings, port: int, app: FastAPI, front: Front) -> uvicorn.Config:
-    return config_of(
-        app, front, host=settings.host, port=port, lifespan="on", timeout_graceful_shutdown=5,
+async def _serve(process: Node | Agent, app: FastAPI, fast_path: FastPath) -> None:
+    settings, front = process.settings, Front(fast_path, LIMITS)
+    config = config_of(
+        app, front, host=settings.host, port=settings.port, lifespan="on", timeout_graceful_shutdown=5,
         ssl_certfile=settings.tls_cert_file, ssl_keyfile=settings.tls_key_file,
-        ssl_ca_certs=_text(settings.tls_client_ca_file),
+        ssl_ca_certs=settings.tls_client_ca_file,
         ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca_file else ssl.CERT_NONE,
     )  # fmt: skip
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+    await RegionServer(config, process, front).serve()

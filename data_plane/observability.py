@@ -25,7 +25,6 @@ class Observability:
     """A node's metrics, denials and traces. ``tally`` counts the decisions."""
 
     def __init__(self, settings: Settings, clock: Clock, tally: Tally, store: RedisCounterStore) -> None:
-        self._settings = settings
         ring_bytes = settings.denials_max_mb * 1024 * 1024
         self.ring = DenialRing(settings.node, RedisDenials(store, ring_bytes)) if ring_bytes else None
         self.denial_log = DenialLog(settings.log_denials_per_s, self.ring)

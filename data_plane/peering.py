@@ -46,7 +46,6 @@ class Peering:
         joined: EpochJoin | None, live_agents: Callable[[], int], in_force: Callable[[], Newest],
         newest: Callable[[], Coroutine[Any, Any, Newest | None]],
     ) -> None:  # fmt: skip
-        self._settings = settings
         self._clock = clock
         self._index = index
         self.joined = joined

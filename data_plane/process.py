@@ -5,7 +5,7 @@ import contextlib
 import functools
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,8 @@ import certifi
 import msgspec
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, wait_fixed
+
+from tidegate.contract.decoding import UNREADABLE
 
 log = structlog.get_logger()
 Job = Callable[[], Coroutine[Any, Any, None]]
@@ -133,6 +135,19 @@ def tls_of(files: TlsFiles) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=files.ca)
     files.load(context)
     return context
+
+
+class ControlPlaneUnavailableError(Exception):
+    """The control plane gave no answer, or refused a message for now."""
+
+
+@contextlib.contextmanager
+def control_plane_errors() -> Iterator[None]:
+    """Raise ``ControlPlaneUnavailableError`` for a request without an answer, and for an answer that is unreadable."""
+    try:
+        yield
+    except (*HTTP_ERRORS, *UNREADABLE) as error:
+        raise ControlPlaneUnavailableError(f"{type(error).__name__}: {error}") from error
 
 
 class HttpStatusError(aiohttp.ClientError):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from data_plane.http.caller import Trust
@@ -42,14 +42,21 @@ def _parts(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _a_mapping(value: Path) -> Path:
+    RlsMapping.from_file(value)  # so that a mistake is reported at the start
+    return value
+
+
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     return host, int(port)
 
 
-PemFile = Annotated[Path, AfterValidator(_readable)]
-PasswordPath = Annotated[Path, AfterValidator(_readable)]
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
 CaFile = Annotated[Path, AfterValidator(_readable), AfterValidator(_a_ca)]
+MappingFile = Annotated[Path, AfterValidator(_a_mapping)]
+Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)]
+"""Several values, with commas between them."""
 
 
 class RegionSettings(BaseSettings):
@@ -74,26 +81,26 @@ class RegionSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     drain_s: float = Field(5.0, ge=0, le=300, description="how long it still answers after SIGTERM, not ready any more")
 
-    tls_cert_file: PemFile | None = Field(None, description="serve HTTPS with this certificate (PEM)")
-    tls_key_file: PemFile | None = None
+    tls_cert_file: ReadableFile | None = Field(None, description="serve HTTPS with this certificate (PEM)")
+    tls_key_file: ReadableFile | None = None
     tls_client_ca_file: CaFile | None = Field(None, description="ask callers for a certificate of this CA (mTLS)")
 
     redis_url: SecretStr
-    redis_password_file: PasswordPath | None = Field(None, description="the store's password, read again as it changes")
+    redis_password_file: ReadableFile | None = Field(None, description="the store's password, read again as it changes")
     redis_credentials: str | None = Field(
         None,
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="module:callable that makes a CredentialProvider of redis-py, instead of a password",
     )
     redis_shape: Literal["standalone", "sentinel", "cluster"] = "standalone"
-    redis_sentinels: Annotated[tuple[str, ...], NoDecode] = Field((), description="host:port,host:port")
+    redis_sentinels: Texts = Field((), description="host:port,host:port")
     redis_master_name: str = ""
     redis_sentinel_username: str | None = None
     redis_sentinel_password: SecretStr | None = None
-    redis_cluster_nodes: Annotated[tuple[str, ...], NoDecode] = Field((), description="further seeds, host:port,...")
+    redis_cluster_nodes: Texts = Field((), description="further seeds, host:port,...")
     redis_ca_file: CaFile | None = None
-    redis_cert_file: PemFile | None = None
-    redis_key_file: PemFile | None = None
+    redis_cert_file: ReadableFile | None = None
+    redis_key_file: ReadableFile | None = None
     redis_deadline_ms: float = Field(
         25.0, gt=0, description="a decision not answered by then is made without the store"
     )
@@ -102,7 +109,7 @@ class RegionSettings(BaseSettings):
 
     control_plane_url: str = Field(pattern=r"^https?://[^/?#\s]")
     control_plane_public_key: str = Field(pattern=r"^[0-9a-f]{64}$", description="Ed25519, hex")
-    control_plane_ca_file: PemFile | None = Field(None, description="its certificate must come from this CA (PEM)")
+    control_plane_ca_file: ReadableFile | None = Field(None, description="its certificate must come from this CA (PEM)")
     region_credential: SecretStr
     snapshot_file: Path = Path("tidegate-snapshot.msgpack")
 
@@ -143,11 +150,6 @@ class RegionSettings(BaseSettings):
             return None
         user = urlsplit(self.redis_url.get_secret_value()).username
         return Guarded(PasswordFile(self.redis_password_file, None if not user else unquote(user)))
-
-    @field_validator("redis_sentinels", "redis_cluster_nodes", mode="before")
-    @classmethod
-    def _split_addresses(cls, value: object) -> object:
-        return _parts(value)
 
     @field_validator("redis_sentinels", "redis_cluster_nodes")
     @classmethod
@@ -230,8 +232,8 @@ class Settings(RegionSettings):
     trust: Trust = "token"
     dialect: DialectName = "envoy"
     trusted_hops: int = Field(1, ge=1, le=16)
-    key_sources: Annotated[tuple[KeySource, ...], NoDecode] = ("x-api-key", "authorization")
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+    key_sources: Annotated[tuple[KeySource, ...], NoDecode, BeforeValidator(_parts)] = ("x-api-key", "authorization")
+    cors_origins: Texts = Field(
         (), description="whose pages may read /v1/me/limits in a browser: https://app.example,... or *"
     )
     missing_key: AnonymousOrRefuse = "anonymous"
@@ -239,7 +241,7 @@ class Settings(RegionSettings):
     reset_format: ResetFormat = "epoch"
 
     rls_port: int | None = Field(None, ge=0, le=65535, description="Envoy's rate limit service over gRPC")
-    rls_mapping_file: Path | None = Field(None, description="what descriptors mean (TOML)")
+    rls_mapping_file: MappingFile | None = Field(None, description="what descriptors mean (TOML)")
 
     @field_validator("cors_origins")
     @classmethod
@@ -247,18 +249,6 @@ class Settings(RegionSettings):
         for origin in value:
             if origin != "*" and not re.fullmatch(r"https?://[^/?#\s]+", origin):
                 raise ValueError(f"{origin!r} is not an origin: https://host, without a path")
-        return value
-
-    @field_validator("key_sources", "cors_origins", mode="before")
-    @classmethod
-    def _split_sources(cls, value: object) -> object:
-        return _parts(value)
-
-    @field_validator("rls_mapping_file")
-    @classmethod
-    def _is_readable(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            RlsMapping.from_file(value)  # so that a mistake is reported at the start
         return value
 
     def require_consistent(self) -> None:
@@ -277,17 +267,12 @@ class AgentSettings(RegionSettings):
     snapshot_file: Path = Path("tidegate-agent-snapshot.msgpack")
 
     peers_ca_file: CaFile | None = Field(None, description="other regions' certificates must come from this CA (PEM)")
-    peers_cert_file: PemFile | None = Field(None, description="the certificate that other regions ask for (mTLS)")
-    peers_key_file: PemFile | None = None
+    peers_cert_file: ReadableFile | None = Field(None, description="the certificate that other regions ask for (mTLS)")
+    peers_key_file: ReadableFile | None = None
 
-    load_servers: Annotated[tuple[str, ...], NoDecode] = Field(
+    load_servers: Texts = Field(
         (), description="Prometheus-compatible servers that backends' pulls may name: name=http://host:port,..."
     )
-
-    @field_validator("load_servers", mode="before")
-    @classmethod
-    def _split_servers(cls, value: object) -> object:
-        return _parts(value)
 
     @field_validator("load_servers")
     @classmethod

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
 
 import uvicorn
+
+START_S = 10.0
 
 
 class ServerBesidePytest(uvicorn.Server):
@@ -14,6 +16,25 @@ class ServerBesidePytest(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """Take none."""
         yield
+
+
+@contextlib.asynccontextmanager
+async def listening(config: uvicorn.Config) -> AsyncIterator[str]:
+    """The base URL of what uvicorn serves by ``config``, in this loop, until the block ends."""
+    server = ServerBesidePytest(config)
+    task = asyncio.create_task(server.serve())
+    try:
+        async with asyncio.timeout(START_S):
+            while not server.started:
+                if task.done():
+                    task.result()
+                await asyncio.sleep(0.005)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        for listener in server.servers:
+            await stop_accepting(listener)
+        server.should_exit = True
+        await task
 
 
 async def stop_accepting(server: asyncio.Server) -> None:

@@ -1,6 +1,5 @@
 """A decision node inside the test's process, on a real store, with a configuration of the test's own."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -20,7 +19,7 @@ from data_plane.http.peer_handler import PeerFastPath
 from data_plane.main import LIMITS, build_agent_app, build_app
 from data_plane.node import Node
 from data_plane.settings import AgentSettings, Settings
-from testing.listening import ServerBesidePytest, stop_accepting
+from testing.listening import listening
 from tidegate.contract.blocks import Block
 from tidegate.contract.config import ApiKey, Change, Client, Endpoint, Gateway, Plan, Region, signed_head
 from tidegate.contract.credentials import make_credential, secret_sha256
@@ -128,21 +127,8 @@ async def served(app: FastAPI, fast_path: FastPath | None, port: int = 0) -> Asy
         app, port=port, http="httptools" if fast_path is None else protocol_class(Front(fast_path, LIMITS)), ws="none",
         lifespan="on", log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=2,
     )  # fmt: skip
-    server = ServerBesidePytest(config)
-    task = asyncio.create_task(server.serve())
-    try:
-        async with asyncio.timeout(10):
-            while not server.started:
-                if task.done():
-                    task.result()
-                await asyncio.sleep(0.005)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        for listening in server.servers:
-            await stop_accepting(listening)
-        server.should_exit = True
-        await task
+    async with listening(config) as url:
+        yield url
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from data_plane.config.index import ConfigSet
 from data_plane.config.stream import Snapshot
-from testing.listening import ServerBesidePytest, stop_accepting
+from testing.listening import listening
 from testing.node import SIGNING_KEY, document_of
 from tidegate.contract.config import Ack, Begin, Change, Commit, Documents, Heartbeat, signed_head
 from tidegate.contract.status import Newest
@@ -87,21 +87,12 @@ class PlayedControlPlane:
         config = uvicorn.Config(
             self._app(), port=0, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1
         )
-        server = ServerBesidePytest(config)
-        task = asyncio.create_task(server.serve())
-        try:
-            async with asyncio.timeout(10):
-                while not server.started:
-                    await asyncio.sleep(0.005)
-            self.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-            yield self
-        finally:
-            self.away = True
-            self.move()
-            for listening in server.servers:
-                await stop_accepting(listening)
-            server.should_exit = True
-            await task
+        async with listening(config) as self.url:
+            try:
+                yield self
+            finally:
+                self.away = True
+                self.move()
 
     def _app(self) -> FastAPI:
         app = FastAPI()

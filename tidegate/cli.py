@@ -93,13 +93,13 @@ def up(
     environment (TIDEGATE_UNKNOWN_KEY, ...) go to the processes that know them; --set takes precedence.
     """
     from tidegate.stack.layout import StackOptions
-    from tidegate.stack.passed_on import from_this_environment
+    from tidegate.stack.passed_on import settings_to_pass_on
     from tidegate.stack.progress import StackError
     from tidegate.stack.up import run_up
 
     given = [*(settings or ()), *([] if drain_s is None else [f"DRAIN_S={drain_s:g}"])]
     try:
-        passed_on = from_this_environment(given)
+        passed_on = settings_to_pass_on(os.environ, given)
     except StackError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None

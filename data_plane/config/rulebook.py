@@ -190,11 +190,11 @@ class Rulebook:
         """The limit set of a key from ``limit_set_key_of``, on an endpoint; cached."""
         method = method.upper()
         name = (limit_set_key, endpoint.endpoint, method if method in KNOWN_METHODS else "*", sites)
-        bindings = self.own_sets if _is_of_client(limit_set_key) else self._shared_sets
-        found = bindings.get(name)
+        limit_sets = self.own_sets if _is_of_client(limit_set_key) else self._shared_sets
+        found = limit_sets.get(name)
         if found is None:
             found = self._resolve(limit_set_key, endpoint, name[2], sites=sites)
-            bindings.add(name, found)
+            limit_sets.add(name, found)
         return found
 
     def _resolve(self, limit_set_key: str, endpoint: Endpoint, method: str, *, sites: bool) -> LimitSet:

@@ -22,7 +22,7 @@ class _Denial(NamedTuple):
     cost: int
     asked_us: int
     until_us: int
-    told_us: int
+    answered_us: int
     outcomes: list[Outcome]
 
 
@@ -44,14 +44,14 @@ class DenialCache:
         if denial is None or denial.limit_set is not limit_set or denial.cost != cost:
             return None
         if denial.asked_us <= now_us < denial.until_us:
-            passed_us = max(0, now_us - denial.told_us)
+            passed_us = max(0, now_us - denial.answered_us)
             return [_later(outcome, passed_us) for outcome in denial.outcomes]
         del self.denials[counters]
         return None
 
-    def remember(self, verdict: Verdict, keys: Sequence[bytes], asked_us: int, told_us: int) -> None:
+    def remember(self, verdict: Verdict, keys: Sequence[bytes], asked_us: int, answered_us: int) -> None:
         """Keep a denial by the store. ``asked_us`` is from before the store decided, so the entry never ends late;
-        ``told_us`` is from after that, so what is left of a wait is never told too short.
+        ``answered_us`` is from after that, so a client is never told too short a wait.
         """
         if verdict.shown is None or verdict.shown not in verdict.check.limit_set.lasting:
             return
@@ -60,7 +60,7 @@ class DenialCache:
             return
         until_us = asked_us + min(retry_us, LONGEST_US)
         counters, check = tuple(keys), verdict.check
-        self.denials[counters] = _Denial(check.limit_set, check.cost, asked_us, until_us, told_us, verdict.outcomes)
+        self.denials[counters] = _Denial(check.limit_set, check.cost, asked_us, until_us, answered_us, verdict.outcomes)
         self.denials.move_to_end(counters)
         if len(self.denials) > self._max_entries:
             self.denials.popitem(last=False)

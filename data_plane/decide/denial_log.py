@@ -37,20 +37,19 @@ class DenialLog:
             return
         request = check.request
         if self._ring is not None and request.cost:
-            request_id = getattr(check, "request_id", None)
-            self._ring.note(now_us, check.principal, request, request_id, check.revision, verdict)
+            self._ring.note(now_us, check.principal, request, check.request_id, check.revision, verdict)
         if self._has_room(now_us):
-            self._log(getattr(check, "request_id", None), cause_of_denial(verdict), _about(check, verdict))
+            self._log(check.request_id, cause_of_denial(verdict), _about(check, verdict))
 
     def refused(self, check: PendingCheck, refusal: Refusal) -> None:
         """Take a check that was refused before any limit applied, for example by a block."""
         request = check.request
         if self._ring is not None and request.cost:
-            principal, request_id = _principal(check.decider.index, request), getattr(check, "request_id", None)
-            self._ring.note(check.asked_us, principal, request, request_id, check.revision, refusal)
+            principal = _principal(check.decider.index, request)
+            self._ring.note(check.asked_us, principal, request, check.request_id, check.revision, refusal)
         if self._has_room(check.asked_us):
             cause = cause_of_refusal(refusal)
-            self._log(getattr(check, "request_id", None), cause, _about_refused(check, refusal, cause))
+            self._log(check.request_id, cause, _about_refused(check, refusal, cause))
 
     def not_held(
         self, request: CheckRequest, request_id: str, index: RuleIndex, revision: int, result: Verdict | Refusal,

@@ -204,12 +204,12 @@ def _of_verdict(verdict: Verdict) -> dict[str, Any]:
     limit, outcome = limit_set.limits[verdict.shown], verdict.outcomes[verdict.shown]
     most = capacity(limit.alone)
     # rights that moved make it more or less than the region's own share, so the use of that share is unknown
-    is_told = outcome.remaining != UNKNOWN and not limit.has_rights
+    is_known = outcome.remaining != UNKNOWN and not limit.has_rights
     return {
         **about,
         "policy": limit.rule.name,
         "limit": most,
-        "used": max(0, most - outcome.remaining) if is_told else None,
+        "used": max(0, most - outcome.remaining) if is_known else None,
         "retry_after_s": None if outcome.retry_us == NEVER else outcome.retry_us / 1_000_000,
     }
 
@@ -256,8 +256,8 @@ class RedisDenials:
             rings = await self._to_look_at(query)
             while looked < len(rings):
                 if looked and self._elapsed_s() >= ends_s:
-                    told = f"{looked // 2} of {len(rings) // 2} callers' denials were looked through in {within_s:g} s"
-                    return Found(_newest(found, query), told)
+                    why = f"{looked // 2} of {len(rings) // 2} callers' denials were looked through in {within_s:g} s"
+                    return Found(_newest(found, query), why)
                 commands = [("LRANGE", key, 0, -1) for key in rings[looked : looked + 2 * CALLERS_A_LOOK]]
                 for packed in chain.from_iterable(await self._store.execute_all(commands)):
                     denial = _fitting(packed, query)

@@ -3,7 +3,6 @@
 Only limits whose counter a client alone names can be shown: those by client, and the global ones.
 """
 
-import asyncio
 from collections.abc import Sequence
 
 from data_plane.config.counter_keys import subject_of
@@ -11,8 +10,9 @@ from data_plane.config.index import Principal
 from data_plane.config.limit_resolution import Peers, ResolvedLimit
 from data_plane.config.routes import UNMATCHED
 from data_plane.config.rulebook import Rulebook
+from data_plane.store.asking import ask
 from data_plane.store.packing import Outcome
-from data_plane.store.ports import CallbackCheck, CounterStore, StoreUnavailableError
+from data_plane.store.ports import CounterStore
 from data_plane.store.strict_packing import REFUSED, asking_used, is_strict
 from data_plane.store.subjects import UNKNOWN_ADDRESS
 from tidegate.contract.limits import LimitRule, capacity, dimensions
@@ -40,24 +40,9 @@ async def limits_now(
     strict = [at for at, item in enumerate(items) if is_strict(item)]
     keys += [keys[at] for at in strict]
     items += [asking_used(items[at]) for at in strict]
-    outcomes = await _peek(store, keys, items)
+    outcomes, _ = await ask(store, keys, items, 0)
     used = dict(zip(strict, outcomes[len(limits) :], strict=True))
     return [_figure(limit.alone, outcomes[at], used.get(at)) for at, limit in enumerate(limits)]
-
-
-async def _peek(store: CounterStore, keys: Sequence[bytes], items: Sequence[bytes]) -> list[Outcome]:
-    answered: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-
-    def done(answer: list[Outcome] | StoreUnavailableError, _store_now_us: int) -> None:
-        if answered.done():
-            return
-        if isinstance(answer, StoreUnavailableError):
-            answered.set_exception(answer)
-        else:
-            answered.set_result(answer)
-
-    store.submit(CallbackCheck(keys, items, 0, done))
-    return await answered
 
 
 def _figure(rule: LimitRule, outcome: Outcome, used: Outcome | None) -> LimitFigure:

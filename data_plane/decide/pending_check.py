@@ -37,8 +37,8 @@ class PendingCheck:
     """One check: who asks, under which limits, and where its answer goes.
 
     A handler makes it and fills in ``decider``, ``request`` and ``asked_us``; the decider fills in the rest. Subclasses
-    hold these in slots (this class has none, so that a handler can merge it with its own class), say in ``decided``
-    what becomes of an answer, and may answer what is plainly allowed in a ``done`` of their own.
+    hold these in slots: this class has none, so that a handler can merge it with a class of its own. Each sends its
+    answer in ``decided``, and may answer what is plainly allowed in a ``done`` of its own.
     """
 
     if not TYPE_CHECKING:  # mypy would have subclasses' slots be these
@@ -55,6 +55,16 @@ class PendingCheck:
     """The counters' keys, in the order of ``limit_set.limits``."""
     cost: int
     packed: bytes
+
+    @property
+    def request_id(self) -> str | None:
+        """What names the check in its answer, in the log and in traces; ``None`` for one that no handler makes."""
+        return None
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """The headers of the request: lower-case names and values, in the order sent."""
+        return ()
 
     @property
     def params(self) -> Sequence[bytes]:

@@ -26,6 +26,7 @@ CLOSED_RETRY_US = 1_000_000
 MAX_BATCH = 64
 """Checks in one script call: they take about half a millisecond."""
 MAX_PLANS = 10_000
+MAX_DEBTS = 100_000
 CLOSED = (UNKNOWN, CLOSED_RETRY_US, -1 - CLOSED_RETRY_US)
 """The figures of a limit that fails closed, as the store would reply them (``packing``)."""
 
@@ -99,14 +100,12 @@ class StoreFallback:
         membership: Membership,
         soon: Callable[[Callable[[], None]], object],
         now_us: Callable[[], int],
-        max_debts: int = 100_000,
     ) -> None:
         self._counters = counters
         self._unasked = unasked
         self._membership = membership
         self._soon = soon
         self._now_us = now_us
-        self._max_debts = max_debts
         self._waiting: list[UnansweredCheck] = []
         self._plans: dict[int, _Plan] = {}
         self._owed: OrderedDict[bytes, tuple[_Local, int]] = OrderedDict()
@@ -214,7 +213,7 @@ class StoreFallback:
         for key, _, cost, state in debts:
             self._paid[key] = state
             self._paid.move_to_end(key)
-            if len(self._paid) > self._max_debts:
+            if len(self._paid) > MAX_DEBTS:
                 self._paid.popitem(last=False)
             owed = self._owed.pop(key, None)
             if owed is not None and self._counters.state(key) != state:
@@ -250,7 +249,7 @@ class StoreFallback:
             before = owed.pop(key, None)
             owed[key] = local, cost if before is None else before[1] + cost
             key_at += 1
-        while len(owed) > self._max_debts:
+        while len(owed) > MAX_DEBTS:
             owed.popitem(last=False)
 
 

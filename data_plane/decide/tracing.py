@@ -5,7 +5,7 @@ Own code, because it is little (https://opentelemetry.io/docs/specs/otlp/#otlpht
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any
 
 import aiohttp
 import structlog
@@ -23,21 +23,11 @@ MOST_WAITING = 4_096
 _SPAN_KIND_SERVER = 2
 
 
-class _Asked(Protocol):
-    """A handler's check, as tracing needs it."""
-
-    @property
-    def headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
-
-    @property
-    def request_id(self) -> str: ...
-
-
 class Tracing:
     """An observer of the decider: ``share`` of decisions are spans, in the caller's trace where it samples one.
 
-    Every trace that a caller samples is continued only with ``follow_caller``: the header is an end client's where a
-    gateway passes it on, and whoever sends it on each request would otherwise have a span made of each.
+    Every trace that a caller samples is continued only with ``follow_caller``. Where a gateway passes the header on, it
+    is an end client's, who could have a span made of each request.
     ``random`` gives floats in [0, 1), ``random_bytes`` ids. ``about`` describes this node (resource attributes).
     """
 
@@ -103,7 +93,7 @@ class Tracing:
 
     def _parent(self, check: PendingCheck) -> tuple[str, str] | None:
         """The caller's trace and span ids; empty to begin a trace, ``None`` for no span."""
-        for name, value in cast("_Asked", check).headers:
+        for name, value in check.headers:
             if name == b"traceparent":  # https://www.w3.org/TR/trace-context/: version-trace-span-flags
                 parts = value.decode("latin-1").split("-")
                 known = len(parts) >= 4 and _is_id(parts[1], 32) and _is_id(parts[2], 16) and _is_id(parts[3], 2)
@@ -123,7 +113,7 @@ class Tracing:
             "tidegate.plan": check.limit_set.plan,
             "tidegate.endpoint": check.limit_set.endpoint,
             "tidegate.violated": violated,
-            "tidegate.request_id": cast("_Asked", check).request_id,
+            "tidegate.request_id": check.request_id,
         }
         trace, span = parent
         self._waiting.append({

@@ -1,7 +1,7 @@
 """Ends leases and reservations in the store, by ``lua/give_back.lua`` and ``lua/charge.lua``.
 
-A Cluster takes one call for each slot. Each call notes in its own slot that it was made, so that a retry does what a
-crash or a lost answer left undone, and nothing twice.
+A Cluster takes one call for each slot. Each call notes in its own slot that it was made. So a retry does what a crash
+left undone, and nothing twice.
 """
 
 from collections.abc import Iterator

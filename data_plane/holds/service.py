@@ -1,6 +1,5 @@
 """Leases and reservations: take units now, give back or charge the difference later, each at most once."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,8 +21,9 @@ from data_plane.holds.tokens import (
     spend_within_us,
     why_not_leasable,
 )
-from data_plane.store.packing import Outcome, without_rights
-from data_plane.store.ports import CallbackCheck, Clock, CounterStore, RightsReader, StoreUnavailableError
+from data_plane.store.asking import ask
+from data_plane.store.packing import without_rights
+from data_plane.store.ports import Clock, CounterStore, RightsReader
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.usage.tally import UsageTally
 from tidegate.contract.decision import CheckRequest
@@ -183,24 +183,11 @@ class Holds:
         """Take ``cost`` from the store. Returns the verdict, and the store's clock at the decision on each key."""
         if not check.limit_set.limits:
             return conclude(check, []), ()
-        answered: asyncio.Future[tuple[Sequence[Outcome], int]] = asyncio.get_running_loop().create_future()
-
-        def done(answer: list[Outcome] | StoreUnavailableError, store_now_us: int) -> None:
-            if answered.done():
-                return
-            if isinstance(answer, StoreUnavailableError):
-                answered.set_exception(answer)
-            else:
-                answered.set_result((answer, store_now_us))
-
-        store_check = CallbackCheck(check.keys, check.limit_set.params, cost, done)
-        self._store.submit(store_check)
-        decided, store_now_us = await answered
-        outcomes = list(decided)
+        outcomes, clocks_us = await ask(self._store, check.keys, check.limit_set.params, cost)
         if check.limit_set.rights and self._rights is not None:
             limit_set = check.limit_set
             outcomes = self._rights.understood(limit_set.rights, check.keys, limit_set.params, cost, outcomes)
-        return conclude(check, outcomes), store_check.clocks_us or [store_now_us] * len(outcomes)
+        return conclude(check, outcomes), clocks_us
 
     def _as_configured_now(self, hold: Hold) -> Hold:
         """The hold with the limits in force: the store refuses strict limits with shares older than its marker's."""

@@ -57,7 +57,7 @@ class DecisionFastPath:
         self._handler = handler
         self.routes: Sequence[Route] = (
             Route("check", MAX_BODY_BYTES, FastCheck, handler.check),
-            Route("check_batch", MAX_BATCH_BODY_BYTES, FastBatch, self._check_batch),
+            Route("check_batch", MAX_BATCH_BODY_BYTES, AnswerExchange, self._check_batch),
             Route("authorize", MAX_BODY_BYTES, FastAuthorizeCheck, self._authorize),
         )
 
@@ -76,7 +76,7 @@ class DecisionFastPath:
         """The status of a request that is too large: forward-auth uses 403, as gateways may let others pass."""
         return 403 if target.startswith(FORWARD_AUTH) else status
 
-    def _check_batch(self, exchange: "FastBatch") -> None:
+    def _check_batch(self, exchange: "AnswerExchange") -> None:
         self._handler.check_batch(exchange.head.fields, exchange.body, exchange.peer, exchange.reply)
 
     def _authorize(self, exchange: "FastAuthorizeCheck") -> None:
@@ -241,7 +241,17 @@ class DecisionHandler:
         return caller
 
 
-class FastCheck(Exchange, HttpCheck):
+class AnswerExchange(Exchange):
+    """An exchange that is answered by an ``Answer``; batches need no more."""
+
+    __slots__ = ()
+
+    def reply(self, answer: Answer) -> None:
+        """Send the answer."""
+        self.respond(answer.status, answer.headers, answer.body)
+
+
+class FastCheck(AnswerExchange, HttpCheck):
     """A check and its exchange, in one object."""
 
     __slots__ = HTTP_CHECK_SLOTS
@@ -295,12 +305,8 @@ class FastCheck(Exchange, HttpCheck):
             % (client, left, seconds, us, self.revision, self.id_prefix, self.id_number),
         )
 
-    def reply(self, answer: Answer) -> None:
-        """Send the answer."""
-        self.respond(answer.status, answer.headers, answer.body)
 
-
-class FastAuthorizeCheck(Exchange, AuthorizeCheck):
+class FastAuthorizeCheck(AnswerExchange, AuthorizeCheck):
     """A forward-auth subrequest and its exchange, in one object."""
 
     __slots__ = HTTP_CHECK_SLOTS
@@ -309,20 +315,6 @@ class FastAuthorizeCheck(Exchange, AuthorizeCheck):
         """Answer with headers alone; they do not show whether the store decided."""
         del degraded
         self.respond_ok(template.headers % template.header_figures(own, now_us), b"")
-
-    def reply(self, answer: Answer) -> None:
-        """Send the answer."""
-        self.respond(answer.status, answer.headers, answer.body)
-
-
-class FastBatch(Exchange):
-    """The exchange of a batch."""
-
-    __slots__ = ()
-
-    def reply(self, answer: Answer) -> None:
-        """Send the answer."""
-        self.respond(answer.status, answer.headers, answer.body)
 
 
 def _nginx_reply(reply: Reply) -> Reply:

@@ -57,6 +57,6 @@ def denial_routes(reports: DenialReports) -> APIRouter:
     async def take(request: Request) -> Response:
         """Report what a client library denied from memory; needs a gateway token."""
         body = await read_body(request, MAX_BATCH_BODY_BYTES)
-        return body if isinstance(body, Response) else to_response(reports.take(request.scope["headers"], body))
+        return to_response(reports.take(request.scope["headers"], body))
 
     return router

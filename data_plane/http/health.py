@@ -19,23 +19,22 @@ LIMITS = FrontLimits(connections=64, body_bytes=64 * 1024, head_bytes=16 * 1024,
 """Bounds of this port: small, since only probes and scrapers use it."""
 
 
+def bound(host: str, port: int, event: str) -> socket.socket:
+    """A socket that listens. Where it cannot, the process logs ``event`` and ends, as uvicorn does for its own port."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        log.error(event, port=port, error=str(error))
+        sys.exit(1)
+
+
 class HealthServer(uvicorn.Server):
     """``/healthz``, ``/readyz`` and ``/metrics`` beside the node's own server, which takes the signals."""
 
-    def __init__(self, operations: Operations, host: str, port: int) -> None:
+    def __init__(self, operations: Operations) -> None:
         app = FastAPI(title="Tidegate node's health", openapi_url=None, docs_url=None, redoc_url=None)
         app.include_router(health_routes(operations))
         super().__init__(config_of(app, Front(limits=LIMITS), lifespan="off", timeout_graceful_shutdown=1))
-        self._address = (host, port)
-
-    def bind(self) -> socket.socket:
-        """Bind the port. Ends the process where that fails, as uvicorn does for the node's port."""
-        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-        try:
-            return socket.create_server(self._address, family=family, backlog=128)
-        except OSError as error:
-            log.error("health_port_not_taken", port=self._address[1], error=str(error))
-            sys.exit(1)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

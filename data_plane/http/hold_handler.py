@@ -155,10 +155,7 @@ def hold_routes(handler: HoldHandler) -> APIRouter:
     router = APIRouter()
 
     async def serve(request: Request, most: int, ask: Callable[[Headers, bytes], Awaitable[Answer]]) -> Response:
-        body = await read_body(request, most)
-        if isinstance(body, Response):
-            return body
-        return to_response(await ask(request.scope["headers"], body))
+        return to_response(await ask(request.scope["headers"], await read_body(request, most)))
 
     @router.post("/v1/leases", **openapi.LEASE)
     async def lease(request: Request) -> Response:

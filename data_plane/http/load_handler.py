@@ -46,13 +46,13 @@ def load_routes(handler: "LoadHandler") -> APIRouter:
     async def load(request: Request) -> Response:
         """How busy backends are; needs a reporter's credential, which is bound to them."""
         body = await read_body(request, MAX_BODY_BYTES)
-        return body if isinstance(body, Response) else to_response(handler.load(request.scope["headers"], body))
+        return to_response(handler.load(request.scope["headers"], body))
 
     @router.post("/v1/report", status_code=202, **openapi.REPORT)
     async def report(request: Request) -> Response:
         """What became of requests that a gateway forwarded; needs a gateway token."""
         body = await read_body(request, MAX_BATCH_BODY_BYTES)
-        return body if isinstance(body, Response) else to_response(handler.served(request.scope["headers"], body))
+        return to_response(handler.served(request.scope["headers"], body))
 
     return router
 

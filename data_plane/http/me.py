@@ -132,8 +132,8 @@ class MeHandler:
         client, book = principal.client, self._index().book
         wait_s = self._pace.wait_s(client.client, now_us)
         if wait_s:
-            told = problem(429, f"ask at most {BURST} times at once, and {PER_S:g} a second", error="asked_too_often")
-            return msgspec.structs.replace(told, headers=told.headers + b"retry-after: %d\r\n" % -(-wait_s // 1))
+            answer = problem(429, f"ask at most {BURST} times at once, and {PER_S:g} a second", error="asked_too_often")
+            return msgspec.structs.replace(answer, headers=answer.headers + b"retry-after: %d\r\n" % -(-wait_s // 1))
         rules = [one for one in book.all_limits(client, now_us / 1_000_000) if is_visible(one) and not one.shadow]
         rules = rules[:MAX_LIMITS]
         tellable = [rule for rule in rules if is_tellable(rule)]

@@ -1,5 +1,6 @@
 """The OpenAPI description of the node's routes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -99,15 +100,14 @@ AUTHORIZE: dict[str, Any] = {
 }
 
 
-def _hold(request: Any, answer: Any, **responses: dict[str, Any]) -> dict[str, Any]:
+def _hold(request: Any, answer: Any, responses: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     """An operation on leases or reservations."""
-    statuses = {int(name.removeprefix("on_")): response for name, response in responses.items()}
     return {
         "tags": ["leases and reservations"],
         "openapi_extra": _body(_schema(request)),
         "responses": {
             200: {"description": "done", "content": _json(_schema(answer))},
-            **statuses,
+            **responses,
             **_REFUSED,
             503: _problem("the store does not answer: nothing was taken"),
         },
@@ -115,13 +115,13 @@ def _hold(request: Any, answer: Any, **responses: dict[str, Any]) -> dict[str, A
 
 
 _DENIED = {"description": "denied", "content": _json(_DENIAL, "application/problem+json")}
-LEASE = _hold(LeaseRequest, Lease, on_429=_DENIED)
-LEASE_RETURN = _hold(Returns, Returned)
-RESERVATION = _hold(ReservationRequest, Reservation, on_429=_DENIED)
-SETTLEMENT = _hold(Settlement, Settled, on_409=_problem("its time is over, or it was settled at another cost before"))
+LEASE = _hold(LeaseRequest, Lease, {429: _DENIED})
+LEASE_RETURN = _hold(Returns, Returned, {})
+RESERVATION = _hold(ReservationRequest, Reservation, {429: _DENIED})
+SETTLEMENT = _hold(Settlement, Settled, {409: _problem("its time is over, or it was settled at another cost before")})
 
 
-def _reports(item: Any, most: int, **problems: str) -> dict[str, Any]:
+def _reports(item: Any, most: int, problems: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     """An operation that takes reports: one, or a batch of them."""
     one = _schema(item)
     batch = {
@@ -136,20 +136,15 @@ def _reports(item: Any, most: int, **problems: str) -> dict[str, Any]:
         "openapi_extra": _body({"anyOf": [one, batch]}),
         "responses": {
             202: {"description": "taken, all of them", "content": _json(taken)},
-            **{int(name.removeprefix("on_")): _problem(text) for name, text in problems.items()},
+            **problems,
+            **{status: _REFUSED[status] for status in (400, 413, 422)},
         },
     }
 
 
-_NOT_TAKEN = {"on_400": "not JSON", "on_413": "the body is too large", "on_422": "a member is wrong; `errors` names it"}
-LOAD = _reports(
-    LoadReport,
-    MAX_LOAD_REPORTS,
-    on_401="no valid credential of a reporter",
-    on_403="not bound to the backend",
-    **_NOT_TAKEN,
-)
-REPORT = _reports(ServedReport, MAX_SERVED_REPORTS, on_401="no valid gateway token", **_NOT_TAKEN)
+_NOT_OURS = {401: _problem("no valid credential of a reporter"), 403: _problem("not bound to the backend")}
+LOAD = _reports(LoadReport, MAX_LOAD_REPORTS, _NOT_OURS)
+REPORT = _reports(ServedReport, MAX_SERVED_REPORTS, {401: _problem("no valid gateway token")})
 DENIALS: dict[str, Any] = {
     "tags": ["decisions"],
     "openapi_extra": _body(_schema(RepeatedDenials)),
@@ -157,9 +152,7 @@ DENIALS: dict[str, Any] = {
         202: {"description": "taken", "content": _json({"type": "object", "required": ["taken"]})},
         401: _problem("no valid gateway token"),
         403: _problem("needs a gateway token"),
-        400: _problem("not JSON"),
-        413: _problem("the body is too large"),
-        422: _problem("a member is wrong; `errors` names it"),
+        **{status: _REFUSED[status] for status in (400, 413, 422)},
     },
 }
 ME: dict[str, Any] = {

@@ -40,11 +40,11 @@ TARGETS = (b"/internal/v1/counts", b"/internal/v1/rights")
 REFUSALS = (
     "unknown_region", "bad_signature", "wrong_region", "malformed", "version", "too_large", "too_old", "implausible",
 )  # fmt: skip
-SAY_EVERY_US = 10_000_000
+LOG_EVERY_US = 10_000_000
 MAX_NAME = 64
 MAX_BODY_BYTES = 1024 * 1024
 MAX_UNPACKED_BYTES = 1024 * 1024
-MAX_LIFE_BYTES = 100
+MAX_EPOCH_BYTES = 100
 """The longest name of a region or of a store epoch."""
 MAX_FIGURE = 2**53
 """The largest whole number that scripts compute with exactly: they use doubles."""
@@ -103,8 +103,8 @@ class PeerHandler:
         self._clock = clock
         # from 0: Prometheus sees no increase in a counter that appears with its first refusal
         self.refused_by_reason: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
-        self._say_from_us = 0
-        self._unsaid = 0
+        self._log_from_us = 0
+        self._left_out = 0
         self.received_bytes = 0
         self.received = 0
 
@@ -120,7 +120,7 @@ class PeerHandler:
                 raise self._refused("implausible", 400, "a name or a figure that no region has")
             return json_answer(await self._receiver.receive(counts))
         except InputError as error:
-            self._say(headers, error)
+            self._log_refused(headers, error)
             return error.answer()
         except StoreUnavailableError as error:
             return problem(503, f"the store of this region is away: {error.reason}")
@@ -137,7 +137,7 @@ class PeerHandler:
                 raise self._refused("implausible", 400, "a question that no region has cause to ask")
             gifts = zlib.compress(msgspec.msgpack.encode(await self._rights.give(asks)), level=1)
         except InputError as error:
-            self._say(headers, error)
+            self._log_refused(headers, error)
             return error.answer()
         except StoreUnavailableError as error:
             return problem(503, f"the store of this region is away: {error.reason}")
@@ -149,15 +149,15 @@ class PeerHandler:
         """Count a body that was refused before it was read to the end."""
         self.refused_by_reason["too_large"] += 1
 
-    def _say(self, headers: Headers, error: InputError) -> None:
+    def _log_refused(self, headers: Headers, error: InputError) -> None:
         """Log the claimed sender of a refused message; a sample, since anyone may send such messages."""
         now_us = self._clock.now_us()
-        if now_us < self._say_from_us:
-            self._unsaid += 1
+        if now_us < self._log_from_us:
+            self._left_out += 1
             return
         claims = _claimed(headers)[:MAX_NAME]
-        log.warning("peer_message_refused", claims=claims, why=error.detail, left_out=self._unsaid)
-        self._say_from_us, self._unsaid = now_us + SAY_EVERY_US, 0
+        log.warning("peer_message_refused", claims=claims, why=error.detail, left_out=self._left_out)
+        self._log_from_us, self._left_out = now_us + LOG_EVERY_US, 0
 
     def _sender(self, headers: Headers, body: bytes, signed: bytes) -> str:
         name = _claimed(headers)
@@ -205,8 +205,8 @@ def _claimed(headers: Headers) -> str:
 def _is_storable(counts: Counts) -> bool:
     """Whether every figure fits the scripts' fields."""
     return (
-        len(counts.incarnation.encode()) <= MAX_LIFE_BYTES
-        and len(counts.of.encode()) <= 2 * MAX_LIFE_BYTES
+        len(counts.incarnation.encode()) <= MAX_EPOCH_BYTES
+        and len(counts.of.encode()) <= 2 * MAX_EPOCH_BYTES
         and len(counts.complete) <= SLICES
         and all(0 <= as_of_us < MAX_FIGURE for _, as_of_us in counts.complete)
         and all(map(_is_storable_cell, counts.cells))

@@ -37,14 +37,9 @@ class HttpCheck(PendingCheck):
     plain: bool
 
     @property
-    def headers(self) -> Headers:
-        """What came with it."""
-        raise NotImplementedError
-
-    @property
     def peer(self) -> str | None:
         """The address at the other end of its connection; ``None`` where that has none."""
-        raise NotImplementedError
+        return None
 
     @property
     def request_id(self) -> str:
@@ -106,11 +101,11 @@ class RepliedCheck(HttpCheck):
 
     __slots__ = (*HTTP_CHECK_SLOTS, "_headers", "_peer", "_reply", "body")
 
-    def __init__(self, headers: Headers, body: bytes, peer: str | None, reply: Reply) -> None:
+    def __init__(self, headers: Headers, peer: str | None, reply: Reply, body: bytes = b"") -> None:
         self._headers = headers
-        self.body = body
         self._peer = peer
         self._reply = reply
+        self.body = body
 
     @property
     def headers(self) -> Headers:
@@ -127,29 +122,10 @@ class RepliedCheck(HttpCheck):
         self._reply(answer)
 
 
-class RepliedAuthorizeCheck(AuthorizeCheck):
+class RepliedAuthorizeCheck(AuthorizeCheck, RepliedCheck):
     """A subrequest whose answer is handed to a callback."""
 
-    __slots__ = (*HTTP_CHECK_SLOTS, "_headers", "_peer", "_reply")
-
-    def __init__(self, headers: Headers, peer: str | None, reply: Reply) -> None:
-        self._headers = headers
-        self._peer = peer
-        self._reply = reply
-
-    @property
-    def headers(self) -> Headers:
-        """What came with it."""
-        return self._headers
-
-    @property
-    def peer(self) -> str | None:
-        """The address at the other end."""
-        return self._peer
-
-    def reply(self, answer: Answer) -> None:
-        """Hand over the answer."""
-        self._reply(answer)
+    __slots__ = ()
 
 
 class Batch:
@@ -216,16 +192,6 @@ class BatchCheck(HttpCheck):
     __slots__ = (*HTTP_CHECK_SLOTS, "batch")
 
     batch: Batch
-
-    @property
-    def headers(self) -> Headers:
-        """An item has none of its own."""
-        return ()
-
-    @property
-    def peer(self) -> str | None:
-        """An item has none of its own."""
-        return None
 
     def done(self, figures: Sequence[int], at: int, now_us: int, *, degraded: bool = False) -> None:
         """As in ``HttpCheck``, written out: a batch is a thousand of these."""

@@ -33,10 +33,9 @@ class _Replay:
 
 
 class Replays:
-    """This node's answers of the last ten seconds, at most ``max_remembered``; the oldest give way."""
+    """This node's answers of the last ten seconds, at most ``MAX_REMEMBERED``; the oldest give way."""
 
-    def __init__(self, max_remembered: int = MAX_REMEMBERED) -> None:
-        self._max_remembered = max_remembered
+    def __init__(self) -> None:
         self._replays: OrderedDict[RequestName, _Replay] = OrderedDict()
 
     def first_time(self, name: RequestName, reply: Reply, now_us: int) -> Reply | None:
@@ -50,7 +49,7 @@ class Replays:
             return None
         replay = self._replays[name] = _Replay(now_us)
         self._replays.move_to_end(name)
-        if len(self._replays) > self._max_remembered:
+        if len(self._replays) > MAX_REMEMBERED:
             self._replays.popitem(last=False)
 
         def answered(answer: Answer) -> None:

@@ -7,24 +7,23 @@ from typing import Any, Protocol
 import msgspec
 from fastapi import APIRouter, Request, Response
 from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.exceptions import HTTPException
 
 from data_plane.http import openapi
-from data_plane.http.answers import Answer, json_answer, problem
+from data_plane.http.answers import Answer, json_answer
 from data_plane.http.caller import Headers
 from data_plane.http.decision_handler import DecisionHandler
 from data_plane.http.pending_checks import RepliedAuthorizeCheck, RepliedCheck, Reply
 from tidegate.contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 
 
-async def read_body(request: Request, most: int) -> bytes | Response:
-    """The body, of at most ``most`` bytes; beyond that a 413 response."""
+async def read_body(request: Request, most: int) -> bytes:
+    """The body, of at most ``most`` bytes; beyond that the request ends with 413."""
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > most:
-            response = to_response(problem(413, f"the body is over {most} bytes"))
-            response.headers["connection"] = "close"
-            return response
+            raise HTTPException(413, f"the body is over {most} bytes", {"connection": "close"})
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -56,16 +55,12 @@ def decision_routes(handler: DecisionHandler) -> APIRouter:
     async def check(request: Request) -> Response:
         """May this request pass? 200 when allowed, 429 when denied; the body says by which limit."""
         body = await read_body(request, MAX_BODY_BYTES)
-        if isinstance(body, Response):
-            return body
-        return await _ask(lambda reply: handler.check(RepliedCheck(_headers(request), body, _peer(request), reply)))
+        return await _ask(lambda reply: handler.check(RepliedCheck(_headers(request), _peer(request), reply, body)))
 
     @router.post("/v1/check/batch", **openapi.CHECK_BATCH)
     async def check_batch(request: Request) -> Response:
         """Up to 1,000 checks in one call, answered in order; a bad one gets its own error."""
         body = await read_body(request, MAX_BATCH_BODY_BYTES)
-        if isinstance(body, Response):
-            return body
         return await _ask(lambda reply: handler.check_batch(_headers(request), body, _peer(request), reply))
 
     async def authorize(request: Request) -> Response:

@@ -19,6 +19,7 @@ from data_plane.load.controller import (
     explain_all,
 )
 from data_plane.load.following import LoadReports, RedisFactorStore
+from data_plane.process import ControlPlaneUnavailableError
 from data_plane.store.ports import Clock, StoreUnavailableError
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.load import AdaptivePolicy, Backend, BackendLoad, RegionLoad
@@ -42,10 +43,6 @@ class PullError(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-class ControlPlaneUnavailableError(Exception):
-    """The control plane did not take a report."""
 
 
 class LoadServers(Protocol):

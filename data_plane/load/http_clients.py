@@ -12,8 +12,8 @@ import aiohttp
 import msgspec
 
 from data_plane.load.controller import lower_median
-from data_plane.load.deciding import ControlPlaneUnavailableError, PullError
-from data_plane.process import HTTP_ERRORS, HttpClient, bounded_body
+from data_plane.load.deciding import PullError
+from data_plane.process import HTTP_ERRORS, HttpClient, bounded_body, control_plane_errors
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.load import RegionLoad
 
@@ -98,10 +98,8 @@ class HttpLoadReporting:
 
     async def report(self, load: RegionLoad) -> None:
         """Send once; the next report replaces a lost one."""
-        try:
+        with control_plane_errors():
             await self._client.ask("POST", "/internal/v1/load", json=load)
-        except HTTP_ERRORS as error:
-            raise ControlPlaneUnavailableError(f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
         """Close the connections."""

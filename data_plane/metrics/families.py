@@ -22,7 +22,7 @@ from data_plane.metrics.exposition import MOST_LABEL_VALUES, counter, counter_by
 from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.rights.steps import RightsTally
 from data_plane.store.redis.store import RedisCounterStore
-from data_plane.store.statistics import Census
+from data_plane.store.statistics import StoreStatistics
 from data_plane.usage.stream import UsageShipper
 from data_plane.usage.tally import UsageFlusher
 from tidegate.contract.load import BackendLoad
@@ -108,9 +108,9 @@ def of_config(now: ConfigFigures) -> Iterator[Metric]:
         yield gauge("tidegate_snapshot_age_seconds", "Time since the snapshot file was written", now.snapshot_age_s)
 
 
-def of_store_size(census: Census) -> Iterator[Metric]:
+def of_store_size(statistics: StoreStatistics) -> Iterator[Metric]:
     """Metrics of the store's size and load."""
-    size = census.size
+    size = statistics.size
     if size is not None:
         yield gauge("tidegate_store_keys", "Keys in the store", size.keys)
         yield gauge("tidegate_store_memory_bytes", "Memory that the store uses", size.used_bytes)

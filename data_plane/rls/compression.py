@@ -1,8 +1,8 @@
 """Header blocks to fields: HPACK (RFC 7541) with a table of 4 KiB.
 
-The package ``hpack`` takes ten times as long for a block that names a deadline (``grpc-timeout`` differs from call to
-call and enters the table), which is more than a decision. Its Huffman code and its static table are used here, and
-tests compare the two decoders.
+A block that names a deadline differs from call to call, and enters the table. For such a block the package ``hpack``
+takes ten times as long, which is more than a decision. Its Huffman code and its static table are used here, and tests
+compare the two decoders.
 """
 
 from collections import deque

@@ -88,10 +88,9 @@ async def serving_rls(
     tls: TlsFiles | None,
     *,
     is_draining: Callable[[], bool] = lambda: False,
-    limits: Http2Limits | None = None,
 ) -> AsyncIterator[int]:
     """Serve until the block ends and requests in flight are answered. Yields the port (0 takes a free one)."""
-    server = RlsServer(handler, limits or Http2Limits(), is_draining)
+    server = RlsServer(handler, Http2Limits(), is_draining)
     context = None if tls is None else _context(tls)
     listening = await asyncio.get_running_loop().create_server(
         lambda: RlsProtocol(server), host, port, backlog=2_048, ssl=context

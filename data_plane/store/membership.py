@@ -9,9 +9,8 @@ import contextlib
 from collections.abc import Sequence
 from typing import Protocol
 
-from redis.exceptions import RedisError
-
 from data_plane.store.ports import Argument, Clock, RegionStore, StoreUnavailableError
+from data_plane.store.redis.client import store_errors
 from data_plane.store.subject_bounds import SubjectBounds
 
 ANNOUNCE_EVERY_S = 2.0
@@ -126,32 +125,23 @@ class RedisNodeRegister:
             ("ZREMRANGEBYSCORE", self._key, "-inf", now_us - FORGET_AFTER_US),
             ("ZCOUNT", self._key, since_us, "+inf"),
         ]
-        try:
+        with store_errors():
             return int((await self._store.execute_all(commands))[-1])
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(type(error).__name__) from error
 
     async def count(self, since_us: int) -> int:
         """How many were seen since ``since_us``."""
-        try:
+        with store_errors():
             return int(await self._store.execute("ZCOUNT", self._key, since_us, "+inf"))
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(type(error).__name__) from error
 
     async def leave(self, node: str) -> None:
         """Note that ``node`` is about to end."""
-        try:
+        with store_errors():
             await self._store.execute("ZREM", self._key, node)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(type(error).__name__) from error
 
     async def memory(self) -> tuple[int, int]:
         """Bytes in use and the most the store may use; on a Cluster, of the node that answers."""
-        try:
-            facts = await self._store.execute("INFO", "memory")
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(type(error).__name__) from error
-        return memory_in(facts)
+        with store_errors():
+            return memory_in(await self._store.execute("INFO", "memory"))
 
 
 def memory_in(info: bytes | dict[str, object]) -> tuple[int, int]:

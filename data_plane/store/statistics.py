@@ -23,7 +23,7 @@ class StoreSize(NamedTuple):
     """Keys that the servers evicted for want of memory; anything but 0 is lost counts."""
 
 
-class Census:
+class StoreStatistics:
     """Asks the region's store; ``size`` is ``None`` while there is no answer, or when the last question failed."""
 
     def __init__(self, store: RedisCounterStore) -> None:

@@ -10,8 +10,9 @@ import structlog
 from data_plane.config.index import RuleIndex
 from data_plane.decide.denial_ring import Found, RedisDenials
 from data_plane.decide.limits_now import is_tellable, limits_now
+from data_plane.process import ControlPlaneUnavailableError
 from data_plane.store.ports import Clock, CounterStore, StoreUnavailableError
-from data_plane.usage.stream import ControlPlaneUnavailableError, HttpUsageSink
+from data_plane.usage.stream import HttpUsageSink
 from tidegate.contract.denials import DenialQuery
 from tidegate.contract.questions import MAX_FIGURES, NodeAnswer, Question, RegionExchange
 

@@ -12,14 +12,13 @@ from typing import NamedTuple
 import aiohttp
 import msgspec
 import structlog
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
-from data_plane.process import HTTP_ERRORS, HttpClient
+from data_plane.process import ControlPlaneUnavailableError, HttpClient, control_plane_errors
 from data_plane.store.ports import Argument, Clock, Reply, StoreUnavailableError
 from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.scripts import hold_slices_script
-from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.questions import NodeAnswer, Question, Questions
 from tidegate.contract.usage import MAX_BATCHES, MAX_SHIPMENT_BYTES, Shipment, ShipmentAnswer
 
@@ -134,13 +133,12 @@ class RedisUsageStream:
         await self._execute("XADD", REFUSED, "MAXLEN", "~", MAX_REFUSED, "*", _FIELD, packed, "reason", reason)
 
     async def _size(self) -> int:
-        try:
-            # one word, so that redis-py finds the key behind it on a Cluster
-            return int(await self._store.execute("MEMORY USAGE", STREAM, "SAMPLES", 20) or 0)
-        except ResponseError:  # the login may not use MEMORY: assume the usual largest batch
-            return int(await self._execute("XLEN", STREAM)) * 4_096
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(type(error).__name__) from error
+        with store_errors():
+            try:
+                # one word, so that redis-py finds the key behind it on a Cluster
+                return int(await self._store.execute("MEMORY USAGE", STREAM, "SAMPLES", 20) or 0)
+            except ResponseError:  # the login may not use MEMORY: assume the usual largest batch
+                return int(await self._store.execute("XLEN", STREAM)) * 4_096
 
     async def _execute(self, *args: Argument) -> Reply:
         with store_errors():
@@ -156,10 +154,6 @@ def _pairs(reply: Reply) -> Sequence[tuple[bytes, bytes]]:
 
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
-
-
-class ControlPlaneUnavailableError(Exception):
-    """The control plane gave no answer, or refused a message for now."""
 
 
 class UsageShipper:
@@ -299,27 +293,21 @@ class HttpUsageSink:
         shipment = Shipment(
             region=self._region, node=self._node, batches=tuple(batches), complete_until_ms=complete_until_ms
         )
-        try:
-            body, headers = msgspec.msgpack.encode(shipment), {"content-type": "application/octet-stream"}
+        body, headers = msgspec.msgpack.encode(shipment), {"content-type": "application/octet-stream"}
+        with control_plane_errors():
             return _decoder.decode(await self._client.ask("POST", PATH, data=body, headers=headers))
-        except (*HTTP_ERRORS, *UNREADABLE) as error:
-            raise ControlPlaneUnavailableError(f"{type(error).__name__}: {error}") from error
 
     async def questions(self, wait_s: float) -> Sequence[Question]:
         """The open questions; waits up to ``wait_s`` for one."""
-        try:
-            timeout = aiohttp.ClientTimeout(connect=TIMEOUT_S, sock_read=wait_s + TIMEOUT_S)
+        timeout = aiohttp.ClientTimeout(connect=TIMEOUT_S, sock_read=wait_s + TIMEOUT_S)
+        with control_plane_errors():
             found = await self._client.ask("GET", "/internal/v1/questions", params={"wait": wait_s}, timeout=timeout)
             return _questions_decoder.decode(found).questions
-        except (*HTTP_ERRORS, *UNREADABLE) as error:
-            raise ControlPlaneUnavailableError(f"{type(error).__name__}: {error}") from error
 
     async def answer(self, answer: NodeAnswer) -> None:
         """Send one answer."""
-        try:
+        with control_plane_errors():
             await self._client.ask("POST", "/internal/v1/answers", json=answer)
-        except HTTP_ERRORS as error:
-            raise ControlPlaneUnavailableError(f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
         """Close the connections."""

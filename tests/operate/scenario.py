@@ -27,7 +27,6 @@ class Scenario:
     def __init__(self, stack: Stack, prometheus: Prometheus) -> None:
         self.stack = stack
         self.prometheus = prometheus
-        self.began_s = time.time()
         self.loads: list[Load] = []
         self._keys: dict[str, str] = {}
         self._reporters: list[str] = []
@@ -62,7 +61,6 @@ class Scenario:
 
     def drive(self, calm_s: float = CALM_S) -> None:
         """Mixed traffic at every node, while the store of one region stands still for a moment, and more goes wrong."""
-        self.began_s = time.time()
         stop = threading.Event()
         drivers = [threading.Thread(target=self._ask, args=(place.port, stop.is_set)) for place in self.stack.nodes]
         for driver in drivers:

@@ -110,7 +110,8 @@ def _write(control_plane: ControlPlane, path: str, values: Mapping[Field, Any], 
         if not field.in_query:
             body = changed(body, field, value)
     body |= dict.fromkeys(call.unset)
-    params = {field.member: _as_parameter(value) for field, value in values.items() if field.in_query}
+    params = {member: given for field, value in values.items() if value for member, given in field.brings}
+    params |= {field.member: _as_parameter(value) for field, value in values.items() if field.in_query}
     sent = None if method == "DELETE" else body
     answer = control_plane.call(method, path, params=params, body=sent, headers=headers)
     return _print_outcome(answer, before, call)

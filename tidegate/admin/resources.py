@@ -166,7 +166,8 @@ RESOURCES = (
              ("kind", "id", "before", "after"), "changes"),
         Verb("rollback", "Make the configuration what it was at this revision.", "post",
              "/v1/revisions/{revision}/rollback", (
-            Field("dry_run", "Only show what would change.", "bool", in_query=True),
+            Field("dry_run", "Only show what would change.", "bool", in_query=True,
+                  brings=(("allow_deletes", str(10**9)),)),
             Field("allow_deletes", "How many deletions are allowed, if more than 10.", "int", in_query=True),
         )),
     )),

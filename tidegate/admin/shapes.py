@@ -38,6 +38,8 @@ class Field(NamedTuple):
     required: bool = False
     in_query: bool = False
     """Whether it goes into the query of a write, too."""
+    brings: tuple[tuple[str, str], ...] = ()
+    """Members of the query that come with it, unless they are given."""
 
     @property
     def flag(self) -> str:

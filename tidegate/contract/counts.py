@@ -28,8 +28,8 @@ class Cell(msgspec.Struct, frozen=True, array_like=True):
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """A batch of cells from one region and incarnation of its store; without cells it is a heartbeat.
 
-    ``complete`` are slices (0 to ``SLICES`` - 1) with the instant (epoch microseconds, sender's clock) up to which the
-    receiver has all that the sender counted in them, once it has this message.
+    ``complete`` are slices (0 to ``SLICES`` - 1), each with an instant (epoch microseconds, sender's clock). Once the
+    receiver has this message, it has all that the sender counted in the slice up to then.
     ``of`` names the epoch that counted these cells, if it is not the sender's: ``region/incarnation`` of an ended epoch
     of the receiver's store, handed back because that store was lost, or of the sender's, which came back since.
     ``to`` is the epoch of the receiver's store for which ``complete`` holds: a newer one lacks what was sent before.

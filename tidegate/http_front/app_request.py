@@ -20,8 +20,6 @@ from tidegate.http_front.responses import PROBLEM_HEADERS, ResponseBuilder, pers
 
 Message = Any
 Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 """ASGI's own types, which nobody publishes."""
 

@@ -8,6 +8,10 @@ from functools import partial
 
 import httpx
 
+from control_plane.settings import Settings as ControlPlaneSettings
+from data_plane.settings import AgentSettings
+from data_plane.settings import Settings as NodeSettings
+from tidegate.environment import refusals
 from tidegate.stack.admin import AdminApi
 from tidegate.stack.child import Child, wait_until_done, wait_until_ready
 from tidegate.stack.keyring import Keyring
@@ -81,6 +85,16 @@ class LocalStack:
         stores = [store.child for store in self._stores.values()]
         return [self._postgres.child, *stores, self._control_plane, *self._agent_children, *self._node_children]
 
+    def require_settings(self) -> None:
+        """Raise ``StackError`` with what a process would say of its settings at its start, seconds from now."""
+        for settings, child in (
+            (ControlPlaneSettings, self._control_plane),
+            (AgentSettings, self._agent_children[0]),
+            (NodeSettings, self._node_children[0]),
+        ):
+            if lines := refusals(settings, child.env):
+                raise StackError("\n  ".join([f"{child.name} refuses its settings", *lines]))
+
     def start(self, admin_token: str) -> None:
         """Start everything and wait until all of it is ready; on an error some of it still runs: call ``stop``.
 
@@ -106,14 +120,14 @@ class LocalStack:
             # known counts as a wrong credential, and the control plane bears only so many of those a minute.
             for child in self._agent_children:
                 child.start()
-            self._wait(self._control_plane, partial(_answers, f"{self.control_plane_url}/readyz"))
+            self._wait(self._control_plane, partial(is_ready, self.control_plane_url))
             self._tell_regions(admin_token)
         places = [*self.nodes, *self.agents]
         with self._progress.step("nodes " + ", ".join(place.name for place in self.nodes)):
             for child in self._node_children:
                 child.start()
             for place, child in zip(places, [*self._node_children, *self._agent_children], strict=True):
-                self._wait(child, partial(_answers, f"{place.url}/readyz"))
+                self._wait(child, partial(is_ready, place.url))
 
     def admin_api(self, token: str) -> AdminApi:
         """The control plane's API; the caller closes it."""
@@ -213,9 +227,10 @@ def _stop_all(children: Sequence[Child]) -> None:
             stopped.result()
 
 
-def _answers(url: str) -> bool:
+def is_ready(url: str) -> bool:
+    """Whether ``/readyz`` below this URL answers 200."""
     try:
         # plain HTTP: to load the world's authorities would take longer than the look
-        return httpx.get(url, timeout=2.0, trust_env=False, verify=False).status_code == 200  # noqa: S501
+        return httpx.get(f"{url}/readyz", timeout=2.0, trust_env=False, verify=False).status_code == 200  # noqa: S501
     except httpx.HTTPError:
         return False

@@ -1,6 +1,5 @@
 """Which settings `tidegate up` passes on to the processes it starts: of its environment, and of ``--set``."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -77,8 +76,3 @@ def settings_to_pass_on(environment: Mapping[str, str], given: Iterable[str]) ->
 
 def _variables(fields: Iterable[str]) -> set[str]:
     return {PREFIX + name.upper() for name in fields}
-
-
-def from_this_environment(given: Iterable[str]) -> PassedOn:
-    """The same, of this process's environment."""
-    return settings_to_pass_on(os.environ, given)

@@ -29,7 +29,6 @@ class StoreServer:
     ) -> None:
         self.port = port
         self.url = f"redis://:{password}@{LOOPBACK}:{port}/0"
-        self._password = password
         self.directory = directory
         self._settings = {
             "bind": LOOPBACK,

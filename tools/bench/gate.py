@@ -45,7 +45,7 @@ class _Asked(PendingCheck):
     def decided(self, result: Any, now_us: int) -> None: ...
 
 
-def decider(policy: bool, *, admitted: int = FULL, whole: int = FULL, floor: int = FULL) -> Decider:
+def decider(policy: bool, *, admitted: int = FULL, floor: int = FULL) -> Decider:
     """A decider whose one plan, route and limit are under a policy or not, and under these factors."""
     rule = LimitRule(
         id=1, name="hourly", limit=PLENTY, window_us=3_600_000_000, mode="regional", shares={"r": PLENTY},
@@ -63,7 +63,7 @@ def decider(policy: bool, *, admitted: int = FULL, whole: int = FULL, floor: int
     gates = Gates()
     made = Decider(index, _Store(), _Clock(), None, Tally(), Anonymous(), None, SubjectBounds(), gates)  # type: ignore[arg-type]
     factors = BackendFactors(
-        backend="users", policy="protect", whole=whole, classes={10: admitted}, floor=floor, reserve=0, demand={},
+        backend="users", policy="protect", whole=FULL, classes={10: admitted}, floor=floor, reserve=0, demand={},
         state=ControlState(),
     )  # fmt: skip
     gates.apply([factors], NOW_US)

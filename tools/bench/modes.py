@@ -26,7 +26,6 @@ from statistics import median
 from typing import NamedTuple
 
 import msgspec
-import redis
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -39,6 +38,7 @@ from tools.bench.open_loop import compiled
 from tools.bench.place import Place, prepared_place, running_store
 from tools.bench.rls import CALLERS, HTTP_PACER, IN_FLIGHT, Target, drive, http_request, record
 from tools.bench.snapshot import write_snapshot
+from tools.bench.store_counts import SLOW_US, note_slow_calls, slow_calls
 from tools.bench.variant import Launch, Variant, python_module, running
 from tools.bench.variants import nginx_constant, tidegate_lane, tidegate_shared
 from tools.bench.variants.node_settings import node_env
@@ -48,7 +48,6 @@ WINDOWS = {500: 2.0, 2_000: 1.0, 5_000: 0.6}
 """Seconds of an open loop by its rate."""
 SETTLED_S = 1.5
 """Counts are told within a second: what a turn left is done before the next one."""
-SLOW_US = 100
 PLAIN, SHARED, ALONE, FLOOR = "regional", "shared, one peer", "store gone, local", "nginx answering a constant"
 
 
@@ -81,7 +80,7 @@ def main() -> None:
             for asked in random.sample(servers, len(servers)):
                 turns[asked.target.title].append(_turn(asked, directory, arguments.requests, place.cores.load))
         shared = next(asked.store for asked in servers if asked.target.title == SHARED)
-        _print(turns, _slow_calls(stack, shared))
+        _print(turns, slow_calls(shared.url))
 
 
 def _servers(stack: contextlib.ExitStack, place: Place, directory: Path) -> Iterator[Asked]:
@@ -91,9 +90,7 @@ def _servers(stack: contextlib.ExitStack, place: Place, directory: Path) -> Iter
     for title, variant in _variants(directory).items():
         own = directory / variant.name
         store = stack.enter_context(running_store(own, place.cores.load, f"Valkey of {variant.name}", valkey_binary()))
-        with redis.Redis.from_url(store.url) as client:
-            client.config_set("slowlog-log-slower-than", SLOW_US)
-            client.config_set("slowlog-max-len", 10_000)
+        note_slow_calls(store.url)
         server = stack.enter_context(running(variant, dataclasses.replace(place, store=store)))
         target = Target(title, server.pid, (pacer, str(server.port), str(IN_FLIGHT), asked))
         drive(target, directory, array.array("q", bytes(8 * CALLERS)), place.cores.load)  # the first time costs more
@@ -157,11 +154,6 @@ def _poisson(rate: int, seconds: float) -> Iterator[int]:
     while at < seconds:
         yield int(at * 1e9)
         at += random.expovariate(rate)
-
-
-def _slow_calls(stack: contextlib.ExitStack, store: StoreServer) -> list[int]:
-    client = stack.enter_context(redis.Redis.from_url(store.url))
-    return sorted(one["duration"] for one in client.slowlog_get(10_000) if b"EVAL" in one["command"])
 
 
 def _print(turns: dict[str, list[Turn]], slow: Sequence[int]) -> None:

@@ -24,12 +24,14 @@ from rich.console import Console
 from rich.table import Table
 from werkzeug.test import create_environ
 
-from tidegate.contract.config import Change, Client, Endpoint, Plan
+from testing.node import document_of
+from tidegate.contract.config import Client, Endpoint, Plan
 from tidegate.contract.limits import LimitRule
 from tidegate_client import AsyncTidegate, Check, Options, Tidegate
 from tidegate_client.asgi import TidegateMiddleware
 from tidegate_client.wsgi import TidegateFlask
 from tools.bench.errors import BenchError
+from tools.bench.machine import process_cpu_s
 from tools.bench.place import Place, prepared_place
 from tools.bench.snapshot import write_snapshot
 from tools.bench.variant import Server, running
@@ -41,7 +43,6 @@ PLENTY = 10**10
 HOUR_US = 3_600_000_000
 WARM_S = 0.5
 ASKERS = 1_000
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def main(
@@ -72,25 +73,16 @@ def main(
 @contextlib.contextmanager
 def limited(place: Place, limit: int) -> Iterator[Server]:
     """A node, bound to no core, whose one client has ``limit`` requests an hour."""
-    values: dict[str, Plan | Client | Endpoint] = {
-        "plan": Plan(plan="p", limits=(LimitRule(
-            id=limit, name="hourly", limit=limit, window_us=HOUR_US, mode="regional", shares={REGION: limit}),)),
-        "client": Client(client="acme", plan="p"),
-        "endpoint": Endpoint(endpoint="page", method="GET", path="/page"),
-    }  # fmt: skip
-    changes = [
-        Change(kind, {"plan": "p", "client": "acme", "endpoint": "page"}[kind], msgspec.Raw(_encoded(value)))
-        for kind, value in values.items()
-    ]
+    hourly = LimitRule(id=limit, name="hourly", limit=limit, window_us=HOUR_US, mode="regional", shares={REGION: limit})
+    values = [
+        Plan(plan="p", limits=(hourly,)), Client(client="acme", plan="p"),
+        Endpoint(endpoint="page", method="GET", path="/page"),
+    ]  # fmt: skip
     snapshot = place.directory / f"snapshot-{limit}"
-    key = asyncio.run(write_snapshot(snapshot, changes))
+    key = asyncio.run(write_snapshot(snapshot, map(document_of, values)))
     with running(tidegate_lane.VARIANT, dataclasses.replace(place, snapshot=snapshot, public_key=key)) as server:
         os.sched_setaffinity(server.pid, os.sched_getaffinity(0))
         yield server
-
-
-def _encoded(value: msgspec.Struct) -> bytes:
-    return msgspec.json.encode(value, order="sorted")
 
 
 def _options(url: str, **members: Any) -> Options:
@@ -174,7 +166,7 @@ async def _decide_for(server: Server, seconds: float) -> tuple[int, float]:
     decided = 0
     async with AsyncTidegate(_options(server.url)) as limiter:
         await limiter.decide(CHECK)
-        before, end = _cpu_s(server.pid), time.monotonic() + seconds
+        before, end = process_cpu_s(server.pid), time.monotonic() + seconds
 
         async def ask() -> None:
             nonlocal decided
@@ -183,12 +175,7 @@ async def _decide_for(server: Server, seconds: float) -> tuple[int, float]:
                 decided += 1
 
         await asyncio.gather(*(ask() for _ in range(ASKERS)))
-        return decided, _cpu_s(server.pid) - before
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+        return decided, process_cpu_s(server.pid) - before
 
 
 def _middleware(server: Server, note: Callable[[str, float, str], None]) -> None:

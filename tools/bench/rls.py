@@ -27,6 +27,7 @@ from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest
 from rich.console import Console
 from rich.table import Table
 
+from testing.go_tools import installed
 from tidegate.stack.ports import free_ports
 from tools.bench import rls_ghz
 from tools.bench.errors import BenchError
@@ -105,7 +106,7 @@ def _targets(stack: contextlib.ExitStack, place: Place, directory: Path) -> Iter
     yield Target("Tidegate, gRPC", node.pid, by_rls(rls_port))
     nginx = stack.enter_context(running(nginx_constant.VARIANT, place))
     yield Target("nginx answering a constant, HTTP", nginx.pid, by_http(nginx.port))
-    path = envoy_ratelimit.program()
+    path = installed(envoy_ratelimit.PROGRAM)
     if path is not None:
         pid, port = stack.enter_context(envoy_ratelimit.running(place, path))
         yield Target("envoyproxy/ratelimit (Go), gRPC", pid, by_rls(port))

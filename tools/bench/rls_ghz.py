@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,20 +12,16 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.json_format import MessageToDict
 from rich.console import Console
 
+from testing.go_tools import installed
 from tools.bench.machine import bound_to, process_cpu_s
 from tools.bench.workload import Caller, callers
 
-TOOLS = Path(__file__).parents[2] / ".cache" / "bin"
 GHZ_S = 3
-
-
-def _tool(name: str) -> str | None:
-    return shutil.which(name, path=str(TOOLS)) or shutil.which(name)
 
 
 def print_ghz(pid: int, address: str, directory: Path, core: int, request: Callable[[Caller], Any]) -> None:
     """What ghz makes of the node, with a deadline on every call (another header block each) and without."""
-    program = _tool("ghz")
+    program = installed("ghz")
     if program is None:
         return
     (directory / "protoset").write_bytes(_protoset())

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 import redis
 
+SLOW_US = 100
+SLOW_NOTED = 10_000
+
 
 @contextlib.contextmanager
 def store_client(url: str) -> Iterator[redis.Redis]:
@@ -17,6 +20,19 @@ def script_calls(client: redis.Redis) -> int:
     """How many script calls the store has run."""
     stats = client.info("commandstats")
     return sum(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("evalsha", "eval"))
+
+
+def note_slow_calls(url: str) -> None:
+    """Let the store note each command that takes longer than ``SLOW_US``."""
+    with store_client(url) as client:
+        client.config_set("slowlog-log-slower-than", SLOW_US)
+        client.config_set("slowlog-max-len", SLOW_NOTED)
+
+
+def slow_calls(url: str) -> list[int]:
+    """How long each script call took that was noted, in microseconds, in order of size."""
+    with store_client(url) as client:
+        return sorted(one["duration"] for one in client.slowlog_get(SLOW_NOTED) if b"EVAL" in one["command"])
 
 
 def empty(client: redis.Redis) -> None:

@@ -39,7 +39,6 @@ class Variant:
     path: str = "/check"
     batch_path: str | None = None
     plans: tuple[str, ...] = ("one",)
-    uses_store: bool = True
     is_tidegate: bool = False
     subrequests: bool = False
     denies: bool = False

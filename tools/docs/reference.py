@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_type_hints
 
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -100,11 +100,12 @@ def _metric(node: ast.AST, prefix: str) -> Metric | None:
 
 
 def _settings_of(model: type[BaseSettings]) -> Iterator[str]:
+    types = get_type_hints(model)  # without what validates them
     for name, field in model.model_fields.items():
         shown = "" if field.default in (None, "") else f"`{field.default}`"
         if field.default is PydanticUndefined:
             shown = "**required**" if field.is_required() else "by the machine"
-        kind = str(field.annotation).replace("<class '", "").replace("'>", "").replace("typing.", "")
+        kind = str(types[name]).replace("<class '", "").replace("'>", "").replace("typing.", "")
         kind = kind.replace("pydantic.types.", "").replace("pathlib.", "").replace("|", "or")
         yield f"| `TIDEGATE_{name.upper()}` | {kind} | {shown} |\n"
 

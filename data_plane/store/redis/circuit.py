@@ -5,10 +5,10 @@ Events are script calls, not decisions: one slow call that carries a hundred dec
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from data_plane.store.packing import encode_rule
-from data_plane.store.ports import CallbackCheck, CounterCheck, StoreUnavailableError
+from data_plane.store.ports import CallbackCheck, CounterCheck
 from data_plane.store.redis.status import Reason, State
 from tidegate.contract.limits import LimitRule
 
@@ -128,13 +128,13 @@ class Backoff:
 
 PROBE_KEY = b"tg:probe"
 _PROBE = encode_rule(LimitRule(id=0, name="probe", algorithm="fixed_window", limit=2**40, window_us=1_000_000))
-SAID_EVERY_S = 10.0
+LOG_EVERY_S = 10.0
 """A store that comes and goes is logged no more often than this."""
 
 
 def probe_check(key: bytes) -> CounterCheck:
     """The probe's decision. It writes, as those of clients do: a full store or a replica fails it too."""
-    return CallbackCheck((key,), (_PROBE,), 1, _forgotten)
+    return CallbackCheck((key,), (_PROBE,), 1)
 
 
 class Prober:
@@ -172,16 +172,16 @@ class Trouble:
     def __init__(self) -> None:
         self.reason: Reason | None = None
         self._began_at = 0.0
-        self._said_at: float | None = None
-        self._is_said = False
+        self._logged_at: float | None = None
+        self._is_logged = False
 
     def began(self, reason: Reason, now: float) -> None:
         """The circuit is open, because of ``reason``."""
         if self.reason is None:
             self._began_at = now
-            self._is_said = self._said_at is None or now - self._said_at >= SAID_EVERY_S
-            if self._is_said:
-                self._said_at = now
+            self._is_logged = self._logged_at is None or now - self._logged_at >= LOG_EVERY_S
+            if self._is_logged:
+                self._logged_at = now
                 log.warning("the store does not decide (%s): decisions are made without it", reason)
         if self.reason is None or reason != "connection_lost":  # we may have dropped it for an earlier reason
             self.reason = reason
@@ -190,9 +190,5 @@ class Trouble:
         """The server decides again."""
         if self.reason is not None:
             self.reason = None
-            if self._is_said:
+            if self._is_logged:
                 log.warning("the store decides again, after %.1f s", now - self._began_at)
-
-
-def _forgotten(_answer: Sequence[object] | StoreUnavailableError, _now_us: int) -> None:
-    """The probe needs no answer."""

@@ -76,7 +76,6 @@ class Cluster:
         if groups is None:
             self._submit_to(slot, check)
             return
-        self._stats.splits += 1
         Split(check, list(groups.values()), submit=self.submit, give_back=self._give_back, answers=self._answers)
 
     def submit_all(self, checks: Sequence[CounterCheck]) -> None:
@@ -124,7 +123,6 @@ class Cluster:
         if not call.unanswered:
             return
         if code == "TRYAGAIN":
-            self._stats.tries_again += 1
             self._later(call)
             return
         self._stats.redirects += 1

@@ -72,7 +72,7 @@ class Split:
         error = next((answer for answer in self._answer if isinstance(answer, StoreUnavailableError)), None)
         passed = [self._passed(number) for number in range(len(self._parts))]
         if error is None and all(passed):
-            self._tell_clocks()
+            self._note_clocks()
             self._answers.give([self._whole], figures_of(max(self._now_us), self._joined()))
             return
         cost = self._whole.cost
@@ -86,7 +86,7 @@ class Split:
         else:
             self._answers.pass_on(self._whole, error)
 
-    def _tell_clocks(self) -> None:
+    def _note_clocks(self) -> None:
         """Note when each group was consumed, by the clock of its server; giving back later needs it."""
         if isinstance(self._whole, CallbackCheck):
             placed = {place: self._now_us[number] for number, members in enumerate(self._groups) for place in members}
@@ -121,7 +121,7 @@ def consumed(check: CounterCheck, outcomes: Sequence[Outcome]) -> CounterCheck |
     ):
         return None
     took = [place for place, outcome in enumerate(outcomes) if outcome.allowed]
-    return CallbackCheck([check.keys[at] for at in took], [params[at] for at in took], check.cost, _ignored)
+    return CallbackCheck([check.keys[at] for at in took], [params[at] for at in took], check.cost)
 
 
 class GiveBacks:
@@ -166,10 +166,6 @@ class GiveBacks:
             log.warning("could not give back what a denied decision consumed: %s", error)
         else:
             self._stats.given_back += 1
-
-
-def _ignored(_answer: Answer, _now_us: int) -> None:
-    """What is given back is not answered by the store."""
 
 
 def _before(outcome: Outcome, cost: int) -> Outcome:

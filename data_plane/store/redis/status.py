@@ -50,18 +50,11 @@ class StoreStats:
     circuits_opened_before: int = 0
     """Times that circuits of servers opened which have left the Cluster since."""
     redirects: int = 0
-    tries_again: int = 0
-    splits: int = 0
     given_back: int = 0
     give_back_failures: int = 0
     callback_errors: int = 0
     errors: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
     """Decisions that the store did not decide, by reason."""
-
-    @property
-    def timeouts(self) -> int:
-        """Decisions given up at their deadline."""
-        return self.errors["timeout"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from control_plane.settings import Settings
-from testing.postgres_tls import PASSWORD, USER, TlsPostgres, postgres_binaries, tls_postgres, write_certificate
+from testing.certificates import certificate
+from testing.postgres_tls import PASSWORD, USER, TlsPostgres, postgres_binaries, tls_postgres
 from tests.integration.control_plane.conftest import client_of
 from tidegate.cli import app
 
@@ -60,8 +61,8 @@ async def test_migration_and_service_reach_a_database_that_allows_tls_only(
 def test_what_is_not_believed_is_not_spoken_to(
     server: TlsPostgres, tmp_path: Path, host: str, query: str, said: str
 ) -> None:
-    write_certificate(tmp_path / "other.crt", tmp_path / "other.key")
-    query = query.replace("OTHER", str(tmp_path / "other.crt")).replace("CA", str(server.ca_file))
+    other, _ = certificate(tmp_path)
+    query = query.replace("OTHER", str(other)).replace("CA", str(server.ca_file))
     refused = CliRunner().invoke(app, ["migrate"], env={"TIDEGATE_DATABASE_URL": url(server, query, host=host)})
     assert refused.exit_code == 1
     assert said in refused.output

@@ -1,9 +1,7 @@
 """A front in a real uvicorn, over real sockets, on both event loops, plain and with TLS."""
 
 import asyncio
-import datetime as dt
 import http.client
-import ipaddress
 import socket
 import threading
 import time
@@ -11,11 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from testing.certificates import certificate
 from tests.integration.http_front.conftest import PATIENCE_S, FrontFactory, RunningFront
 from tests.unit.http_front.harness import EchoDoor, SavingDoor, get, parse_responses, post
 from tests.unit.http_front.requests_table import REFUSED
@@ -46,38 +41,11 @@ class ReversingDoor:
             exchange.respond(200, b"", exchange.method + b" " + exchange.path + b" " + exchange.body)
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(minutes=5))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_path, key_path = tmp_path / "node.crt", tmp_path / "node.key"
-    certificate_path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    key_path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return certificate_path, key_path
-
-
 @pytest.fixture(params=["plain", "tls"])
-def start(request: pytest.FixtureRequest, run_front: FrontFactory) -> Callable[..., RunningFront]:
+def start(request: pytest.FixtureRequest, run_front: FrontFactory, tmp_path: Path) -> Callable[..., RunningFront]:
     if request.param == "plain":
         return run_front
-    certificate = request.getfixturevalue("certificate")
-    return lambda *arguments: run_front(*arguments, certificate=certificate)
+    return lambda *arguments: run_front(*arguments, certificate=certificate(tmp_path))
 
 
 def read_until(connection: socket.socket, end: bytes) -> bytes:

@@ -11,7 +11,7 @@ from data_plane.config.load_gate import FULL, cohort_of, hour_seed, threshold_of
 from data_plane.decide.check_resolution import Anonymous, resolve
 from data_plane.decide.denial_ring import RedisDenials
 from data_plane.decide.pending_check import ResolvedCheck, conclude
-from data_plane.store.ports import CallbackCheck
+from data_plane.store.asking import ask as ask_store
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.subject_bounds import SubjectBounds
@@ -24,7 +24,6 @@ from tidegate.contract.denials import DenialQuery
 from tidegate.contract.load import AdaptivePolicy, Backend, Capacity, ManualFactor, Reporter
 
 REDUCED = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
-QUOTA = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 SECRETS = [make_credential("reporter", bytes(range(at, at + 32))) for at in (2, 3)]
 IDLE = {"backend": "users", "cpu": 0.1}
 HOUR = {"algorithm": "fixed_window", "window_us": 3_600_000_000}
@@ -238,10 +237,8 @@ async def test_the_reserve_is_for_the_critical_class(valkey_url):
         request = CheckRequest(client=client, method="GET", path="/users/1")
         check = ResolvedCheck(request)
         assert resolve(check, index, Anonymous(), SubjectBounds(), time.time()) is None
-        answered = asyncio.get_running_loop().create_future()
-        done = lambda answer, _now_us: answered.set_result(answer)  # noqa: E731
-        store.submit(CallbackCheck(check.keys, check.limit_set.params, 1, done))
-        return conclude(check, await answered).allowed
+        outcomes, _ = await ask_store(store, check.keys, check.limit_set.params, 1)
+        return conclude(check, outcomes).allowed
 
     assert [await passes("low-1") for _ in range(12)] == [True] * 10 + [False] * 2
     assert [await passes("pro") for _ in range(12)] == [True] * 10 + [False] * 2, "all of the rest is its own"

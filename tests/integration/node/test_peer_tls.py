@@ -13,9 +13,9 @@ from data_plane.agent import Agent
 from data_plane.process import TlsFiles, tls_of
 from data_plane.replicate.peer_session import HttpPeers, encode_counts
 from data_plane.store.ports import UnreachablePeerError
+from testing.certificates import certificate
 from testing.node import agent_settings_for, node_client, serving, write_snapshot
 from testing.regions import CREDENTIALS
-from tests.integration.node.test_process import certificate
 from tidegate.contract.config import Region
 from tidegate.contract.counts import Counts, CountsAnswer
 from tidegate.contract.credentials import region_public_key

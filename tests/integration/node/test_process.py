@@ -2,23 +2,16 @@
 
 import asyncio
 import contextlib
-import datetime as dt
-import ipaddress
 import os
 import signal
 import socket
 import ssl
 import sys
-from pathlib import Path
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
+from testing.certificates import certificate
 from testing.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, key_of, rule, write_snapshot
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import Child, wait_until_done, wait_until_ready
@@ -31,31 +24,6 @@ CONFIG = [
     Client(client="acme", plan="p"),
     key_of("acme", "tg_acme"),
 ]
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that signs itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "node")])
-    id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        # by which an issuer is told from others of its name (RFC 5280, section 4.2.1)
-        .add_extension(id, critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(id), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "node.crt").write_bytes(made.public_bytes(Encoding.PEM))
-    (folder / "node.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return folder / "node.crt", folder / "node.key"
 
 
 @pytest.fixture

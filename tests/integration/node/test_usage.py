@@ -14,6 +14,7 @@ from data_plane.config.index import RuleIndex
 from data_plane.config.routes import UNMATCHED
 from data_plane.decide.pending_check import ResolvedCheck, conclude
 from data_plane.node import Node
+from data_plane.process import ControlPlaneUnavailableError
 from data_plane.store.packing import Outcome
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.settings import RedisSettings, Shape
@@ -22,15 +23,7 @@ from data_plane.usage import answering as answering_module
 from data_plane.usage import stream as usage_shipping
 from data_plane.usage import tally as usage_module
 from data_plane.usage.answering import QuestionAnswerer
-from data_plane.usage.stream import (
-    LEASE,
-    REFUSED,
-    STREAM,
-    ControlPlaneUnavailableError,
-    HttpUsageSink,
-    RedisUsageStream,
-    UsageShipper,
-)
+from data_plane.usage.stream import LEASE, REFUSED, STREAM, HttpUsageSink, RedisUsageStream, UsageShipper
 from data_plane.usage.tally import UsageFlusher, UsageTally
 from testing.entered import files_entered
 from testing.node import document_of, key_of, put_in_force, rule, serving, settings_for, write_snapshot

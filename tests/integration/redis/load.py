@@ -53,14 +53,12 @@ async def ask(store: RedisCounterStore, keys: Sequence[bytes], limits: Sequence[
 
 
 class Load:
-    """A steady stream of decisions on ``subjects`` keys, ``per_tick`` every millisecond or so, until ``stop``."""
+    """A steady stream of decisions on 50 keys, four every millisecond or so, until ``stop``."""
 
-    def __init__(self, store: RedisCounterStore, *, subjects: int = 50, limit: int = 10**9, per_tick: int = 4) -> None:
+    def __init__(self, store: RedisCounterStore) -> None:
         self.asks: list[Ask] = []
         self._store = store
-        self._subjects = subjects
-        self._limits = (rule(limit),)
-        self._per_tick = per_tick
+        self._limits = (rule(10**9),)
         self._stopping = False
         self._longest_pause_s = 0.0
         self._task = asyncio.create_task(self._run())
@@ -68,9 +66,8 @@ class Load:
     async def _run(self) -> None:
         began_s = time.perf_counter()
         while not self._stopping or not self.asks[-1].answers:
-            for _ in range(0 if self._stopping or len(self.asks) >= 200_000 else self._per_tick):
-                subject = len(self.asks) % self._subjects
-                self.asks.append(Ask(self._store, (b"{s%d}" % subject,), self._limits))
+            for _ in range(0 if self._stopping or len(self.asks) >= 200_000 else 4):
+                self.asks.append(Ask(self._store, (b"{s%d}" % (len(self.asks) % 50),), self._limits))
             await asyncio.sleep(0.001)
             began_s, before_s = time.perf_counter(), began_s
             self._longest_pause_s = max(self._longest_pause_s, began_s - before_s)

@@ -1,13 +1,11 @@
 """Limits with a price of their own in one check: charged their price, all or nothing, told at the average price."""
 
-import asyncio
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_plane.store.asking import ask
 from data_plane.store.packing import encode_rule, priced
-from data_plane.store.ports import CallbackCheck
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.store import RedisCounterStore
 from testing.effort import examples
@@ -18,14 +16,6 @@ RULES = {
     name: LimitRule(id=at, name=name, algorithm=name, limit=100, window_us=YEAR_US)
     for at, name in enumerate(("fixed_window", "sliding_window", "sliding_log", "token_bucket"), 1)
 }
-
-
-async def ask(store, keys, params, cost):
-    answered = asyncio.get_running_loop().create_future()
-    store.submit(CallbackCheck(keys, params, cost, lambda answer, _now_us: answered.set_result(answer)))
-    answer = await answered
-    assert isinstance(answer, list), answer
-    return answer
 
 
 @pytest.fixture
@@ -41,15 +31,15 @@ async def test_a_priced_limit_takes_its_price_and_the_others_the_cost(store, nam
     plain, dear = b"{a}1", b"{a}2"
     params = [encode_rule(RULES["fixed_window"]), priced(encode_rule(RULES[name]), 3, 1 / 3)]
     for number in range(1, 34):
-        first, second = await ask(store, [plain, dear], params, 1)
+        (first, second), _ = await ask(store, [plain, dear], params, 1)
         assert (first.allowed, first.remaining) == (True, 100 - number)
         assert (second.allowed, second.remaining) == (True, (100 - 3 * number) // 3)
-    first, second = await ask(store, [plain, dear], params, 1)
+    (first, second), _ = await ask(store, [plain, dear], params, 1)
     assert (first.allowed, second.allowed) == (True, False)
     assert (first.remaining, second.remaining) == (67, 1), "nothing was taken, and of a denied one the truth is told"
-    (alone,) = await ask(store, [dear], params[1:], 0)
+    (alone,), _ = await ask(store, [dear], params[1:], 0)
     assert alone.remaining == 1, "a look at the price of three denies"
-    (cheap,) = await ask(store, [dear], [encode_rule(RULES[name])], 1)
+    (cheap,), _ = await ask(store, [dear], [encode_rule(RULES[name])], 1)
     assert (cheap.allowed, cheap.remaining) == (True, 0), "at its plain cost one was left"
 
 
@@ -65,7 +55,7 @@ async def test_any_prices_add_up(store, name, asked, number):
     left = [100, 100]
     for cost, price in asked:
         params = [encode_rule(RULES["fixed_window"]), priced(encode_rule(RULES[name]), price, 1.0)]
-        outcomes = await ask(store, keys, params, cost)
+        outcomes, _ = await ask(store, keys, params, cost)
         fits = [cost <= left[0], price <= left[1]]
         assert [outcome.allowed for outcome in outcomes] == fits
         if all(fits):

@@ -1,7 +1,6 @@
 """TLS with a client certificate, ACL users, and unix sockets, on real servers."""
 
 import asyncio
-import datetime as dt
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,44 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 import redis
+from testing.certificates import certificate
 from testing.stores import redis_binary
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import ask, rule
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import free_ports
 from tidegate.stack.store import StoreServer
-
-NOW = dt.datetime.now(dt.UTC)
-
-
-def certificate(folder: Path, name: str, issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None):
-    """Write ``name.crt`` and ``name.key``; without an issuer it is a CA."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer[0].subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - dt.timedelta(hours=1))
-        .not_valid_after(NOW + dt.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-    )
-    signed = builder.sign(issuer[1] if issuer else key, hashes.SHA256())
-    (folder / f"{name}.crt").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / f"{name}.key").write_bytes(secret)
-    return signed, key
 
 
 class TlsServer(NamedTuple):
@@ -58,7 +28,7 @@ class TlsServer(NamedTuple):
 
     def issue(self) -> None:
         """Make a new authority, and what it signs."""
-        authority = certificate(self.folder, "ca", None)
+        authority = certificate(self.folder, "ca")
         certificate(self.folder, "server", authority)
         certificate(self.folder, "client", authority)
 

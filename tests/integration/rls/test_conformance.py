@@ -10,8 +10,8 @@ import pytest
 from data_plane.process import TlsFiles
 from data_plane.rls.grpc import Call, GrpcHandler
 from data_plane.rls.server import serving_rls
+from testing.certificates import certificate
 from testing.go_tools import go_tool
-from tests.integration.rls.certificates import make_certificate
 
 MOST_TESTS = 145
 TIMEOUT_S = 100
@@ -24,7 +24,7 @@ def echo(call: Call, message: bytes) -> None:
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 async def test_h2spec_finds_nothing(secure: bool, tmp_path: Path, capsys) -> None:
     program = go_tool("h2spec")
-    tls = TlsFiles(*make_certificate(tmp_path), None) if secure else None
+    tls = TlsFiles(*certificate(tmp_path), None) if secure else None
     handler = GrpcHandler({b"/test.Service/Echo": echo}, Call, 65_536)
     async with serving_rls(handler, "127.0.0.1", 0, tls) as port:
         process = await asyncio.create_subprocess_exec(

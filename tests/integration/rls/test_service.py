@@ -18,8 +18,8 @@ from data_plane.process import TlsFiles
 from data_plane.rls.mapping import RlsMapping
 from data_plane.rls.server import serving_rls
 from data_plane.rls.service import SERVICE, RateLimitService, handler_of
+from testing.certificates import certificate
 from testing.node import GATEWAY_TOKEN, key_of, rule, settings_for, write_snapshot
-from tests.integration.rls.certificates import make_certificate
 from tidegate.contract.config import Client, Endpoint, Gateway, Plan
 from tidegate.contract.credentials import secret_sha256
 from tidegate.contract.denials import DenialQuery
@@ -309,13 +309,8 @@ async def test_a_call_that_nobody_waits_for_any_more_disturbs_no_other(asker):
     assert {answer.overall_code for answer in answers} == {OK}
 
 
-@pytest.fixture
-def certificate(tmp_path):
-    return make_certificate(tmp_path)
-
-
-async def test_it_speaks_tls_and_asks_for_certificates(tmp_path, valkey_url, certificate):
-    cert, key = certificate
+async def test_it_speaks_tls_and_asks_for_certificates(tmp_path, valkey_url):
+    cert, key = certificate(tmp_path)
     pair = {"private_key": key.read_bytes(), "certificate_chain": cert.read_bytes()}
     for own, allowed in ((pair, True), ({}, False)):
         credentials = grpc.ssl_channel_credentials(root_certificates=cert.read_bytes(), **own)
@@ -331,8 +326,8 @@ async def test_it_speaks_tls_and_asks_for_certificates(tmp_path, valkey_url, cer
                     await asker.ask(ACME)
 
 
-async def test_over_tls_http_2_is_negotiated(tmp_path, valkey_url, certificate):
-    cert, key = certificate
+async def test_over_tls_http_2_is_negotiated(tmp_path, valkey_url):
+    cert, key = certificate(tmp_path)
     async with asker_of(tmp_path, valkey_url, tls=TlsFiles(cert, key, None)) as asker:
         for offered, selected in ((["h2", "http/1.1"], "h2"), ([], None), (["http/1.1"], None)):
             context = ssl.create_default_context(cafile=str(cert))

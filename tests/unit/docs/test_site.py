@@ -49,6 +49,7 @@ def test_versions_lie_beside_each_other(site: Path) -> None:
 
 def test_reference_pages_have_what_the_code_has(site: Path) -> None:
     settings = text_of(site / "reference" / "settings.html")
+    assert "AfterValidator" not in settings, "a type, and not what looks at the value"
     assert [name for name in Settings.model_fields if f"TIDEGATE_{name.upper()}" not in settings] == []
     commands = text_of(site / "reference" / "commands.html")
     verbs = [f"tidegate {resource.name} {verb.name}" for resource in RESOURCES for verb in resource.verbs]

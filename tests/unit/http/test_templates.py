@@ -92,7 +92,7 @@ def flat(own) -> list[int]:
 def test_the_answer_of_a_check_is_the_careful_one(limits, client: str, reset_format: str, degraded: bool) -> None:
     names, own = limits
     answers: list[Answer] = []
-    check = asked(RepliedCheck, names, client, reset_format, (), b"", None, answers.append)
+    check = asked(RepliedCheck, names, client, reset_format, (), None, answers.append)
     check.done(flat(own), 1, NOW_US, degraded=degraded)
     check.plain = False
     check.done(flat(own), 1, NOW_US, degraded=degraded)
@@ -132,7 +132,7 @@ def test_the_fast_path_answers_as_other_handlers_do(
     names, own = limits
     asker, answers = Asker(), []
     if route == "check":
-        fast, other = FastCheck, asked(RepliedCheck, names, client, reset_format, (), b"", None, answers.append)
+        fast, other = FastCheck, asked(RepliedCheck, names, client, reset_format, (), None, answers.append)
     else:
         fast = FastAuthorizeCheck
         other = asked(RepliedAuthorizeCheck, names, client, reset_format, (), None, answers.append)
@@ -198,12 +198,12 @@ def test_an_item_of_a_batch_is_what_the_careful_code_writes(limits, client: str,
     ],
 )
 def test_an_answer_has_a_template_unless_a_turn_or_a_hidden_limit_takes_part(names, usable: bool) -> None:
-    check = asked(RepliedCheck, names, "acme", "epoch", (), b"", None, print)
+    check = asked(RepliedCheck, names, "acme", "epoch", (), None, print)
     assert check.renderer.template(check).usable == usable
 
 
 def test_limits_keep_their_template() -> None:
-    check = asked(RepliedCheck, ["hourly"], "acme", "epoch", (), b"", None, print)
+    check = asked(RepliedCheck, ["hourly"], "acme", "epoch", (), None, print)
     assert check.renderer.template(check) is check.renderer.template(check)
 
 
@@ -213,7 +213,7 @@ def test_a_denial_by_its_template_is_the_careful_code_s(asked_for, client, ident
     """Twice with the same limits denying: the first makes the template, the second fills it with other figures."""
     names, first = asked_for
     again = data.draw(st.tuples(*[waits_likewise(one) for one in first]))
-    check = asked(RepliedCheck, names, client, reset_format, (), b"", None, [].append)
+    check = asked(RepliedCheck, names, client, reset_format, (), None, [].append)
     if not identified:
         check.principal = None
     renderer = check.renderer
@@ -238,7 +238,7 @@ def waits_likewise(figures_of_one):
 
 def test_plain_denials_have_templates():
     """Else the test above would hold for nothing."""
-    check = asked(RepliedCheck, ["hourly", "hidden", "marked"], 'tg "x" %d', "epoch", (), b"", None, [].append)
+    check = asked(RepliedCheck, ["hourly", "hidden", "marked"], 'tg "x" %d', "epoch", (), None, [].append)
     own = [(1, 2_000_000, 0), (0, 5, -6_000_001), (0, 7, -9_000_001)]
     verdict = conclude(check, outcomes_of(flat(own), 1, 3))
     check.renderer.check(verdict, check.request, 42, "n1-7", NOW_US)

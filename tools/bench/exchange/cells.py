@@ -24,6 +24,7 @@ from tidegate.contract.config import Client, Plan
 from tidegate.contract.counts import SLICES
 from tidegate.contract.limits import LimitRule
 from tools.bench.machine import process_cpu_s
+from tools.bench.store_counts import SLOW_US, note_slow_calls, slow_calls
 
 HERE, THERE = "us-east", "eu-west"
 SHARED = LimitRule(id=2, name="l", limit=10**6, window_us=3_600_000_000, mode="shared")
@@ -31,7 +32,6 @@ A_CALL = 20
 EVERY_S = 0.05
 POLL_S = 0.5
 WARM_RATE = 4_000
-SLOW_US = 100
 
 
 class Seen(NamedTuple):
@@ -72,11 +72,6 @@ class Load:
         return taken
 
 
-def _slow(url: str) -> list[int]:
-    with redis.Redis.from_url(url) as client:
-        return sorted(one["duration"] for one in client.slowlog_get(10_000) if b"EVAL" in one["command"])
-
-
 async def _status(client: httpx.AsyncClient) -> dict[str, Any]:
     found: dict[str, Any] = (await client.get("/v1/status")).json()
     return found
@@ -114,9 +109,7 @@ async def measure(keys: int, rate: int, seconds: int) -> dict[str, float]:
             await asyncio.sleep(seconds / 2)
             idle = {name: await _seen(regions, name) for name in (HERE, THERE)}
             for name in (HERE, THERE):
-                with redis.Redis.from_url(regions.stores[name].url) as client:
-                    client.config_set("slowlog-log-slower-than", SLOW_US)
-                    client.config_set("slowlog-max-len", 10_000)
+                note_slow_calls(regions.stores[name].url)
             load = Load(regions.stores[HERE].url, keys)
             await load.run(WARM_RATE, keys / WARM_RATE)  # active clients are known to both agents
             await regions.until(lambda: _all_sent(regions), 30)
@@ -125,7 +118,7 @@ async def measure(keys: int, rate: int, seconds: int) -> dict[str, float]:
             taken, stale = await asyncio.gather(load.run(rate, seconds), _staleness(regions, ends))
             await asyncio.sleep(2)
             after = {name: await _seen(regions, name) for name in (HERE, THERE)}
-            slow = {name: _slow(regions.stores[name].url) for name in (HERE, THERE)}
+            slow = {name: slow_calls(regions.stores[name].url) for name in (HERE, THERE)}
             with redis.Redis.from_url(regions.stores[THERE].url) as client:
                 client.flushall()
             for child in (regions.processes[THERE][0], regions.agent_processes[THERE][0]):

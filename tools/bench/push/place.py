@@ -20,7 +20,7 @@ from control_plane.publishing.writer import ConfigWriter
 from tidegate.contract.config import ApiKey
 from tidegate.contract.credentials import secret_sha256
 from tidegate.stack.child import Child, wait_until_ready
-from tidegate.stack.local import TIDEGATE
+from tidegate.stack.local import TIDEGATE, is_ready
 from tidegate.stack.ports import LOOPBACK, free_ports
 from tidegate.stack.postgres import PostgresServer
 
@@ -87,7 +87,7 @@ def running(root: Path, replicas: int) -> Iterator[Place]:
             child.start()
             found.append(ControlPlane(child, f"http://{LOOPBACK}:{replica_port}", replica_port))
         for replica in found:
-            wait_until_ready(replica.child, lambda url=replica.url: _ready(url), timeout_s=START_TIMEOUT_S)  # type: ignore[misc]
+            wait_until_ready(replica.child, partial(is_ready, replica.url), timeout_s=START_TIMEOUT_S)
         yield Place(postgres, postgres.url(DATABASE), found, token, signing_key)
     finally:
         for child in reversed(children):
@@ -119,10 +119,3 @@ async def _seed_keys(place: Place, count: int) -> None:
                 await write.session.execute(sa.insert(KeyRow), keys[start : start + 5_000])
     finally:
         await database.close()
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=2.0, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False

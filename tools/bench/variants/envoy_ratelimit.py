@@ -4,9 +4,7 @@
 """
 
 import contextlib
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import grpc
@@ -17,7 +15,6 @@ from tools.bench.machine import bound_to, favour
 from tools.bench.place import READY_TIMEOUT_S, Place
 
 PROGRAM = "service_cmd"
-FOLDER = Path(__file__).parents[3] / ".cache" / "bin"
 RULES = """\
 domain: bench
 descriptors:
@@ -31,11 +28,6 @@ descriptors:
         rate_limit: {unit: hour, requests_per_unit: 1000000000}
 """
 """One limit an hour for each key, as the plan with one limit has it."""
-
-
-def program() -> str | None:
-    """Where it is; ``None`` where it is not installed."""
-    return shutil.which(PROGRAM, path=str(FOLDER)) or shutil.which(PROGRAM)
 
 
 @contextlib.contextmanager

@@ -54,4 +54,4 @@ def _launch(place: Place, port: int) -> Launch:
     return Launch([binary, "-p", directory, "-c", config, "-e", directory / "error.log"], port, {})
 
 
-VARIANT = Variant("nginx", "nginx answering a constant (the floor)", _launch, uses_store=False)
+VARIANT = Variant("nginx", "nginx answering a constant (the floor)", _launch)

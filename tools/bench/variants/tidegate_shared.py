@@ -3,9 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
-import httpx
-
 from tidegate.stack.child import Child, wait_until_ready
+from tidegate.stack.local import is_ready
 from tidegate.stack.ports import LOOPBACK
 from tidegate.stack.store import valkey_binary
 from tools.bench.machine import bound_to, favour
@@ -51,17 +50,10 @@ def _agent(place: Place, name: str, port: int, settings: dict[str, str]) -> Iter
         child.start()
         favour(child.pid)
     try:
-        wait_until_ready(child, lambda: _is_ready(port), timeout_s=READY_TIMEOUT_S)
+        wait_until_ready(child, lambda: is_ready(f"http://{LOOPBACK}:{port}"), timeout_s=READY_TIMEOUT_S)
         yield
     finally:
         child.stop()
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        return httpx.get(f"http://{LOOPBACK}:{port}/readyz", timeout=2.0, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 VARIANT = Variant(
