@@ -8,10 +8,10 @@ import msgspec
 from control_plane.clients import writes
 from control_plane.enforcement.service import EnforcementOverrides
 from control_plane.limits.models import SPLIT_MODES
-from control_plane.limits.service import OutsideLimits, Plans, publish_plan, to_rule
+from control_plane.limits.service import OutsideLimits, Plans, publish_plan, rules_in, to_rule
 from control_plane.publishing.repository import ChangedDocument, DocumentKey
 from control_plane.publishing.writer import ConfigWrite
-from control_plane.quotas.scheduling import rules_in, schedule_shares
+from control_plane.quotas.scheduling import schedule_shares
 from control_plane.regions import repository as regions
 from control_plane.schedule import now_us
 from tidegate.contract.limits import LimitRule

@@ -2,18 +2,26 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
+from sqlalchemy import ColumnElement, func, or_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
+from control_plane.orm import KnownBySecret
 
 AT_MOST_EVERY_S = 1.0
 AT_LEAST_EVERY_S = 30.0
 LoadHashes = Callable[[AsyncSession], Awaitable[set[str]]]
 _log = structlog.stdlib.get_logger("tidegate.access")
+
+
+def known_by(table: type[KnownBySecret], sha256: Any) -> ColumnElement[bool]:
+    """The condition that a row is known by this hash now."""
+    before = (table.previous_sha256 == sha256) & (table.previous_expires_at > func.now())
+    return or_(table.sha256 == sha256, before)
 
 
 class Ticket(Protocol):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import BigInteger, ColumnElement, Row, Select, cast, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.access.live import known_by
 from control_plane.console.models import ConsoleSession
 from control_plane.credentials.tokens.models import Token
 from control_plane.credentials.tokens.repository import IN_FORCE
@@ -54,7 +55,7 @@ async def take_link(session: AsyncSession, sha256: str) -> Row[str | None, str |
 
 def _in_force() -> Select[ConsoleSession, Token]:
     # the session's token is in force, and so is the secret of it that was used at the login
-    token = (ConsoleSession.token_id == Token.token_id) & IN_FORCE & Token.known_by(ConsoleSession.token_sha256)
+    token = (ConsoleSession.token_id == Token.token_id) & IN_FORCE & known_by(Token, ConsoleSession.token_sha256)
     query = select(ConsoleSession, Token).outerjoin(Token, token)
     has_owner = or_(Token.token_id.is_not(None), ConsoleSession.person.is_not(None))
     return query.where(ConsoleSession.kind == "session", has_owner, ~_ended())

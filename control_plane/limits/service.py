@@ -28,7 +28,7 @@ from control_plane.resources import NamedRows, Resource
 from control_plane.routes.repository import next_rule_ids
 from control_plane.routes.service import Endpoints
 from control_plane.web.fields import microseconds
-from tidegate.contract.config import Plan
+from tidegate.contract.config import DOCUMENT_TYPES, Plan
 from tidegate.contract.limits import (
     BUCKET_ALGORITHMS,
     PARTS,
@@ -193,6 +193,17 @@ def to_rule(row: LimitRow, regions: Sequence[str]) -> LimitRule:
     # the capacity is what is divided, and the rate follows it: a rate of 1 a second has no parts
     shares = _split(row, capacity(rule), regions)
     return msgspec.structs.replace(rule, steps=(ShareStep(limit=rule.limit, shares=shares),))
+
+
+def rules_by_id(document: msgspec.Struct) -> dict[int, LimitRule]:
+    """The rules of a plan's document, or of a limit's."""
+    limits = document.limits if isinstance(document, Plan) else (document,)
+    return {rule.id: rule for rule in limits if isinstance(rule, LimitRule)}
+
+
+def rules_in(key: DocumentKey, body: str | None) -> dict[int, LimitRule]:
+    """The rules of such a document as it is stored."""
+    return {} if body is None else rules_by_id(msgspec.json.decode(body, type=DOCUMENT_TYPES[key.kind]))
 
 
 def is_split(row: LimitRow) -> bool:

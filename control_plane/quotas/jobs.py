@@ -154,7 +154,7 @@ class RebalanceJob:
             demand = await self._demand(session)
             names = await regions.names(session)
             rows = await repository.auto_limits(session)
-            moving = {row.rule_id for row in await repository.waiting(session) if row.whose in repository.OF_LIMITS}
+            moving = {row.rule_id for row in await repository.waiting(session)}
         moved = 0
         for row in rows:
             asked = demand.get(row.rule_id, {})

@@ -9,9 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.limits.models import LimitRow
-from control_plane.quotas.models import CLIENTS, THE_LIMIT, QuotaBalance, QuotaMove
-
-OF_LIMITS = (THE_LIMIT, CLIENTS)
+from control_plane.quotas.models import QuotaBalance, QuotaMove
 
 
 class ShareOwner(NamedTuple):

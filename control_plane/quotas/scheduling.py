@@ -12,7 +12,7 @@ from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.limits.models import SPLIT_MODES
-from control_plane.limits.service import to_rule
+from control_plane.limits.service import rules_by_id, rules_in, to_rule
 from control_plane.nodes import repository as nodes
 from control_plane.publishing.repository import ChangedDocument, DocumentKey
 from control_plane.publishing.writer import ConfigWrite
@@ -87,7 +87,7 @@ class _Scheduling:
         had = rules_in(key, before)
         if isinstance(wanted, LimitRule) and not has_windows(wanted):
             wanted = msgspec.structs.replace(wanted, parts=())  # clients have no figures of their own outside plans
-        rules = _rules(wanted)
+        rules = rules_by_id(wanted)
         moves = await repository.moves(self._session, rules)
         plan = key.id if key.kind == "plan" else None
         scheduled = {id: await self._rule(plan, had.get(id), rule, moves) for id, rule in rules.items()}
@@ -185,16 +185,6 @@ async def ack_status(
 def keep_schedule(move: QuotaMove, schedule: Schedule) -> None:
     """Write the schedule into its row."""
     move.schedule, move.waiting = msgspec.to_builtins(schedule), schedule.waiting
-
-
-def _rules(document: msgspec.Struct) -> dict[int, LimitRule]:
-    limits = document.limits if isinstance(document, Plan) else (document,)
-    return {rule.id: rule for rule in limits if isinstance(rule, LimitRule)}
-
-
-def rules_in(key: DocumentKey, body: str | None) -> dict[int, LimitRule]:
-    """The rules in the document of a plan or a limit, by their ids."""
-    return {} if body is None else _rules(msgspec.json.decode(body, type=DOCUMENT_TYPES[key.kind]))
 
 
 def _with_rules(document: msgspec.Struct, rules: Mapping[int, LimitRule]) -> Plan | LimitRule:

@@ -21,7 +21,7 @@ from control_plane.limits.service import (
 )
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import repository
-from control_plane.quotas.models import QuotaMove
+from control_plane.quotas.models import CLIENTS, THE_LIMIT, QuotaMove
 from control_plane.quotas.repository import ShareOwner
 from control_plane.quotas.scheduling import ack_status, schedule_of
 from control_plane.quotas.schemas import BalanceView, FreedRegions, MoveView, QuotaView
@@ -143,7 +143,7 @@ async def _views(session: AsyncSession, rows: Sequence[LimitRow], heartbeat_s: f
     for row in rows:
         view, balance = _view(row, names), balances.get(row.rule_id)
         status: dict[str, object] = {} if balance is None else {"balance": BalanceView.model_validate(balance)}
-        own, of_clients = (moves.get(ShareOwner(row.rule_id, whose)) for whose in repository.OF_LIMITS)
+        own, of_clients = (moves.get(ShareOwner(row.rule_id, whose)) for whose in (THE_LIMIT, CLIENTS))
         if own is not None and own.waiting:
             status |= {
                 "in_force": limit_units(to_rule(row, names), schedule_of(own).steps[-1]),

@@ -63,7 +63,7 @@ LISTS: list[tuple[str, dict[str, str], list[str]]] = [
     ("/v1/revisions", {"until": LATE, "limit": "1"}, ["18"]),
     ("/v1/nodes", {"region": "eu"}, []),
 ]
-NAMES = ("limit_name", "limit", "policy", "reporter", "block", "target", "webhook", "alert", "revision")
+NAMES = ("limit_name", "limit", "policy", "reporter", "block", "target", "webhook", "alert", "revision", "plan")
 
 
 def names(answer: httpx.Response) -> list[str]:
@@ -83,19 +83,28 @@ async def test_lists_filter_and_sort(api: httpx.AsyncClient) -> None:
         assert names(await api.get(path, params=query)) == expected, (path, query)
 
 
+async def walked(api: httpx.AsyncClient, path: str, **query: str) -> list[str]:
+    """All pages of a list."""
+    found: list[str] = []
+    while True:
+        page = await api.get(path, params=query)
+        found += names(page)
+        if page.json()["next_cursor"] is None:
+            return found
+        query["cursor"] = page.json()["next_cursor"]
+
+
 async def test_pages_of_a_sorted_list_follow_each_other(api: httpx.AsyncClient) -> None:
     for number in range(5):
         body = {"ip": f"203.0.113.{number}", "expires_at": LATE if number % 2 else LATER}
         (await api.put(f"/v1/blocks/b{number}", json=body)).raise_for_status()
-    found: list[str] = []
-    query = {"sort": "expires_at", "limit": "2"}
-    while True:
-        page = await api.get("/v1/blocks", params=query)
-        found += names(page)
-        if page.json()["next_cursor"] is None:
-            break
-        query["cursor"] = page.json()["next_cursor"]
-    assert found == ["b1", "b3", "b0", "b2", "b4"]
+    assert await walked(api, "/v1/blocks", sort="expires_at", limit="2") == ["b1", "b3", "b0", "b2", "b4"]
+    for name, priority in (("a", 3), ("b", 1), ("c", 2), ("d", 2)):
+        (await api.put(f"/v1/plans/{name}", json={"priority": priority})).raise_for_status()
+    assert await walked(api, "/v1/plans", sort="priority", limit="1") == ["b", "c", "d", "a"]
+    assert await walked(api, "/v1/plans", sort="-priority", limit="1") == ["a", "d", "c", "b"]
+    assert await walked(api, "/v1/plans", sort="-plan", limit="1") == ["d", "c", "b", "a"]
+    assert await walked(api, "/v1/plans", prefix="c", limit="1") == ["c"]
 
 
 @pytest.mark.parametrize(
@@ -117,17 +126,20 @@ async def test_a_wrong_filter_is_named(api: httpx.AsyncClient, path: str, query:
 
 
 async def test_a_cursor_that_no_list_gave_out_is_named(api: httpx.AsyncClient) -> None:
-    positions: list[tuple[str, dict[str, str], list[Any]]] = [
+    positions: list[tuple[str, dict[str, str], list[Any] | None]] = [
         ("/v1/clients", {"sort": "created_at"}, ["created_at", "0001-01-01T00:00:00+23:00", "x"]),
         ("/v1/clients", {"sort": "created_at"}, ["created_at", "9999-12-31T23:59:59-23:00", "x"]),
         ("/v1/clients", {"sort": "created_at"}, ["created_at", "2020-01-01T00:00:00Z", "\ud800"]),
         ("/v1/clients", {"sort": "plan"}, ["plan", "\0", "x"]),
         ("/v1/plans", {"sort": "priority"}, ["priority", True, "x"]),
+        ("/v1/plans", {"sort": "priority"}, ["plan", "a", "x"]),
+        ("/v1/plans", {"sort": "priority"}, None),
         ("/v1/usage", {}, ["0001-01-01T00:00:00+23:00"]),
         ("/v1/usage", {"group_by": "client"}, ["\ud800"]),
     ]
     for path, query, position in positions:
-        cursor = urlsafe_b64encode(json.dumps(position).encode()).decode()
+        text = "by-name" if position is None else json.dumps(position)
+        cursor = urlsafe_b64encode(text.encode()).decode()
         answer = await api.get(path, params={**query, "cursor": cursor})
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "cursor"), position
 
