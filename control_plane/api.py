@@ -2,7 +2,9 @@
 
 from functools import cache
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.params import Query
 
 from control_plane.access.scope import ScopeGuard
 from control_plane.audit.endpoints import router as audit_router
@@ -20,6 +22,7 @@ from control_plane.credentials.regions import router as region_credentials_route
 from control_plane.credentials.reporters.endpoints import router as reporters_router
 from control_plane.credentials.tokens.endpoints import router as tokens_router
 from control_plane.enforcement.endpoints import router as enforcement_router
+from control_plane.errors import FieldError, InvalidError
 from control_plane.jobs.endpoints import router as jobs_router
 from control_plane.push.endpoints import router as rollout_router
 from control_plane.push.node_endpoints import router as nodes_router
@@ -33,7 +36,22 @@ from control_plane.usage.plan_endpoints import router as plan_usage_router
 from control_plane.usage.webhooks.endpoints import router as webhooks_router
 from control_plane.web.health import router as health_router
 
-_GUARDED = [Depends(ScopeGuard(plan_of))]
+
+def known_parameters_only(request: Request) -> None:
+    """Refuse a query that the admin API's route does not know: a misspelt ``dry_run`` must not become a write.
+
+    What nodes ask is left alone: one of a newer version may ask for more.
+    """
+    if not request.query_params or not request.scope["path"].startswith("/v1/"):
+        return
+    parameters = get_flat_params(request.scope["route"].dependant)
+    known = {parameter.alias for parameter in parameters if isinstance(parameter.field_info, Query)}
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        raise InvalidError(FieldError(name, "unknown parameter") for name in unknown)
+
+
+_GUARDED = [Depends(ScopeGuard(plan_of)), Depends(known_parameters_only)]
 """Routes that an application takes over bring their dependencies with them: those of the application do not count."""
 
 

@@ -2,9 +2,9 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import asyncpg
 from alembic import command
@@ -21,6 +21,7 @@ from control_plane.postgres import ENGINE_URL, libpq_url
 from control_plane.watchdog import DatabaseWatchdog
 from tidegate.bundled import directory
 
+Item = TypeVar("Item")
 POOL_WAIT_S = 5.0
 LOCK_WAIT_MS = 5_000
 PING_WAIT_S = 2.0
@@ -203,6 +204,12 @@ def _passes_with_time(error: exc.DBAPIError) -> bool:
     # 40001/40P01 serialisation, deadlock, 55000 takes no connections, 25006 a standby, or a primary set read-only
     state = getattr(error.orig, "sqlstate", None) or ""
     return state[:2] in {"08", "28", "3D", "53", "57"} or state in {"55P03", "40001", "40P01", "55000", "25006"}
+
+
+def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """``items`` in parts of at most ``size``: a statement takes no more at once."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def migrate(url: str, revision: str = "head") -> None:

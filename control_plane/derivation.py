@@ -6,17 +6,14 @@ from typing import NamedTuple
 import msgspec
 
 from control_plane.clients import writes
-from control_plane.enforcement import repository as enforcement
 from control_plane.enforcement.service import EnforcementOverrides
-from control_plane.limits import repository as limits
 from control_plane.limits.models import SPLIT_MODES
-from control_plane.limits.service import publish_plan, to_rule
-from control_plane.publishing.repository import ChangedDocument
+from control_plane.limits.service import OutsideLimits, Plans, publish_plan, to_rule
+from control_plane.publishing.repository import ChangedDocument, DocumentKey
 from control_plane.publishing.writer import ConfigWrite
-from control_plane.quotas.scheduling import schedule_shares
+from control_plane.quotas.scheduling import rules_in, schedule_shares
 from control_plane.regions import repository as regions
 from control_plane.schedule import now_us
-from tidegate.contract.config import Plan
 from tidegate.contract.limits import LimitRule
 from tidegate.contract.usage import OUTSIDE_PLANS
 
@@ -38,9 +35,9 @@ async def redistribute(write: ConfigWrite) -> None:
     if not any(one.key.kind == "region" and (one.before is None) != (one.after is None) for one in documents):
         return
     names = await regions.names(write.session)
-    for plan in await limits.all_plans(write.session):
+    for plan in (await Plans.rows.find_all(write.session)).values():
         await publish_plan(write, plan)
-    for row in await limits.all_outside_plans(write.session):
+    for row in (await OutsideLimits.rows.find_all(write.session)).values():
         write.publish(to_rule(row, names))
 
 
@@ -49,7 +46,7 @@ async def cascade(write: ConfigWrite) -> None:
     owners = list(_owners(await write.documents()))
     targets = [f"{owner.name}/{limit}" for owner in owners for limit in owner.before if limit not in owner.after]
     if targets:
-        for row in await enforcement.of_targets(write.session, targets):
+        for row in (await _overrides.rows.find_all(write.session, targets)).values():
             write.record(_overrides.noun, row.target, _overrides.view(row), None)
             await _overrides.remove(write, row)
     for owner in owners:
@@ -68,10 +65,13 @@ class _Owner(NamedTuple):
 
 def _owners(changes: Iterable[ChangedDocument]) -> Iterator[_Owner]:
     for change in changes:
-        if change.key.kind == "plan":
-            yield _Owner(change.key.id, _of_plan(change.before), _of_plan(change.after))
-        elif change.key.kind == "limit":
-            yield _Owner(OUTSIDE_PLANS, _outside(change.before), _outside(change.after))
+        if change.key.kind in {"plan", "limit"}:
+            name = change.key.id if change.key.kind == "plan" else OUTSIDE_PLANS
+            yield _Owner(name, _by_name(change.key, change.before), _by_name(change.key, change.after))
+
+
+def _by_name(key: DocumentKey, body: str | None) -> Rules:
+    return {rule.name: rule for rule in rules_in(key, body).values()}
 
 
 def _may_move_shares(owner: _Owner) -> bool:
@@ -84,12 +84,3 @@ def _may_move_shares(owner: _Owner) -> bool:
 def _same_but_limit(rule: LimitRule, other: LimitRule | None) -> bool:
     """Whether clients' own figures fit both rules alike, as they take the place of the limit."""
     return other is not None and rule == msgspec.structs.replace(other, limit=rule.limit)
-
-
-def _of_plan(body: str | None) -> Rules:
-    return {} if body is None else {rule.name: rule for rule in msgspec.json.decode(body, type=Plan).limits}
-
-
-def _outside(body: str | None) -> Rules:
-    rule = None if body is None else msgspec.json.decode(body, type=LimitRule)
-    return {} if rule is None else {rule.name: rule}

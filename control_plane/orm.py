@@ -11,7 +11,9 @@ from sqlalchemy import (
     MetaData,
     SmallInteger,
     Text,
+    case,
     func,
+    or_,
     select,
     text,
 )
@@ -58,6 +60,19 @@ class KnownBySecret:
     sha256: Mapped[str | None]
     previous_sha256: Mapped[str | None]
     previous_expires_at: Mapped[datetime | None]
+
+    @classmethod
+    def known_by(cls, sha256: Any) -> ColumnElement[bool]:
+        """The condition that a row is known by this hash now."""
+        before = (cls.previous_sha256 == sha256) & (cls.previous_expires_at > func.now())
+        return or_(cls.sha256 == sha256, before)
+
+    @classmethod
+    async def hashes_in_force(cls, session: AsyncSession, *where: ColumnElement[bool]) -> set[str]:
+        """Every hash by which a row that meets ``where`` is known now."""
+        before = case((cls.previous_expires_at > func.now(), cls.previous_sha256))
+        rows = await session.execute(select(cls.sha256, before).where(*where))
+        return {sha256 for row in rows for sha256 in row if sha256 is not None}
 
     def take_secret(self, secret: str, keep_until: datetime | None) -> None:
         """Be known by ``secret``; by the one before, if there was one, until ``keep_until`` (``None``: no longer)."""

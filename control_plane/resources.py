@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
@@ -80,8 +80,7 @@ class Resource(ABC, Generic[Row, Input, Shown]):
         where: Sequence[ColumnElement[bool]] = (),
     ) -> Listing[Shown]:
         """One page of resources whose name begins with ``prefix`` and that meet all of ``where``."""
-        rows = await self.rows.page(session, page, prefix=prefix, where=where)
-        return listing(rows, page, lambda row: self.rows.key(row, page), self.view)
+        return await self.rows.listing(session, page, self.view, prefix=prefix, where=where)
 
     async def create(self, write: ConfigWrite, name: str, body: Input) -> Shown:
         """Create a resource whose name is free."""
@@ -139,19 +138,30 @@ class NamedRows(Generic[Row]):
         """The row of that name."""
         return (await session.scalars(self._query.where(self._name == name))).one_or_none()
 
-    async def find_all(self, session: AsyncSession, names: Iterable[str]) -> dict[str, Row]:
-        """The existing rows of ``names``, by name."""
-        rows = await session.scalars(self._query.where(self._name == func.any(list(names))))
-        return {self._name_of(row): row for row in rows}
+    async def find_all(self, session: AsyncSession, names: Iterable[str] | None = None) -> dict[str, Row]:
+        """The existing rows of ``names`` (``None``: every row), by name and in the order of names."""
+        query = self._query if names is None else self._query.where(self._name == func.any(list(names)))
+        return {self._name_of(row): row for row in await session.scalars(query.order_by(self._name))}
 
-    async def all(self, session: AsyncSession) -> dict[str, Row]:
-        """Every row, by name and in the order of names."""
-        return {self._name_of(row): row for row in await session.scalars(self._query.order_by(self._name))}
+    async def existing(self, session: AsyncSession, names: Iterable[str]) -> set[str]:
+        """Those of ``names`` that have a row."""
+        query = self._query.with_only_columns(self._name).where(self._name == func.any(list(names)))
+        return set(await session.scalars(query))
 
-    async def page(
-        self, session: AsyncSession, page: Page, *, prefix: str | None = None, where: Sequence[ColumnElement[bool]] = ()
-    ) -> Sequence[Row]:
-        """The rows after the cursor, one more than asked if there is a next page.
+    async def count(self, session: AsyncSession) -> int:
+        """How many rows there are."""
+        return await session.scalar(self._query.with_only_columns(func.count(self._name))) or 0
+
+    async def listing(
+        self,
+        session: AsyncSession,
+        page: Page,
+        show: Callable[[Row], Shown],
+        *,
+        prefix: str | None = None,
+        where: Sequence[ColumnElement[bool]] = (),
+    ) -> Listing[Shown]:
+        """The rows after the cursor as a page.
 
         ``prefix``: how the name begins. ``where``: what else must hold. Null sorts before everything.
         """
@@ -163,9 +173,10 @@ class NamedRows(Generic[Row]):
             after = self._parsed(page)
             query = query.where(key < after if page.descending else key > after)
         ordered = [column.desc() if page.descending else column for column in self._order(page)]
-        return (await session.scalars(query.order_by(*ordered).limit(page.limit + 1))).all()
+        rows = (await session.scalars(query.order_by(*ordered).limit(page.limit + 1))).all()
+        return listing(rows, page, lambda row: self._key(row, page), show)
 
-    def key(self, row: Row, page: Page) -> str:
+    def _key(self, row: Row, page: Page) -> str:
         """A cursor of the last row of a page."""
         name = self._name_of(row)
         if page.sort is None:

@@ -15,9 +15,7 @@ LARGER: dict[str, AdminRole] = {
     "/v1/clients/import": "operator",
     "/v1/keys/import": "operator",
 }
-"""Paths whose bodies may be larger (a file with 1,000,000 clients; imports are read line by line), and who may send
-any; for who may only read, a body stays at 1 MiB there too.
-"""
+"""Paths whose bodies may have 128 MiB, and the role that sending any needs. Of a viewer 1 MiB is taken there too."""
 
 
 class BodyLimit:

@@ -15,7 +15,7 @@ from control_plane.errors import NotFoundError
 from control_plane.orm import equal
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Instant
-from control_plane.web.pages import Listing, Page, PageQuery, foreign_cursor, listing
+from control_plane.web.pages import Listing, PageQuery, listing, number_after
 
 router = APIRouter(prefix="/v1/audit", tags=["audit log"], dependencies=[Depends(by_method)])
 Wanted = Annotated[str | None, Query(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -48,8 +48,8 @@ async def list_audit_entries(
         where.append(AuditRow.at >= since)
     if until is not None:
         where.append(AuditRow.at < until)
-    rows = await repository.page(session, [*where, *_visible(caller)], _before(page), page.limit + 1)
-    return listing(rows, page, lambda row: str(row.id), AuditEntry.of)
+    rows = await repository.page(session, [*where, *_visible(caller)], number_after(page), page.limit + 1)
+    return listing(rows, page, lambda row: str(row.id), AuditEntry.model_validate)
 
 
 @router.get("/{id}", response_model=AuditEntry)
@@ -58,16 +58,8 @@ async def get_audit_entry(session: Reading, caller: Caller, id: Annotated[int, P
     row = await repository.entry(session, id, _visible(caller))
     if row is None:
         raise NotFoundError(f"There is no entry {id} in the audit log.")
-    return json_with_etag(AuditEntry.of(row))
+    return json_with_etag(AuditEntry.model_validate(row))
 
 
 def _visible(caller: Principal) -> list[ColumnElement[bool]]:
     return [] if caller.role == "admin" else [AuditRow.resource != "token"]
-
-
-def _before(page: Page) -> int | None:
-    if page.after is None:
-        return None
-    if not page.after.isdecimal() or len(page.after) > 18:
-        raise foreign_cursor()
-    return int(page.after)

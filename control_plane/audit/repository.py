@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.audit.models import AuditRow
+from control_plane.database import chunks
 
 Action = Literal["create", "update", "delete", "rotate", "revoke", "reset", "run"]
 SECRETS = frozenset({"secret", "credential", "sha256", "secret_sha256", "previous_sha256"})
@@ -82,8 +83,7 @@ async def store(
 
     Without a ``revision`` they made none, and have the newest.
     """
-    for start in range(0, len(events), EVENTS_A_STATEMENT):
-        part = events[start : start + EVENTS_A_STATEMENT]
+    for part in chunks(events, EVENTS_A_STATEMENT):
         values: dict[str, Any] = {
             "actions": [item.action for item in part],
             "resources": [item.resource for item in part],

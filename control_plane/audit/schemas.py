@@ -3,7 +3,6 @@
 from datetime import datetime
 from typing import Any
 
-from control_plane.audit.models import AuditRow
 from control_plane.web.fields import View
 
 
@@ -23,8 +22,3 @@ class AuditEntry(View):
     address: str | None
     before: dict[str, Any] | None
     after: dict[str, Any] | None
-
-    @classmethod
-    def of(cls, row: AuditRow) -> "AuditEntry":
-        """Show a row."""
-        return cls(**{name: getattr(row, name) for name in cls.model_fields})

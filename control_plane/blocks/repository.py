@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, exists, func, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.blocks.models import BlockRow
@@ -12,22 +12,6 @@ from control_plane.resources import NamedRows
 blocks = NamedRows(
     BlockRow, BlockRow.block, sortable={"created_at": BlockRow.created_at, "expires_at": BlockRow.expires_at}
 )
-
-
-async def count(session: AsyncSession) -> int:
-    """How many blocks there are."""
-    return await session.scalar(select(func.count()).select_from(BlockRow)) or 0
-
-
-async def any_ended(session: AsyncSession) -> bool:
-    """Whether one has ended."""
-    return bool(await session.scalar(select(exists().where(BlockRow.expires_at <= func.now()))))
-
-
-async def delete_ended(session: AsyncSession) -> Sequence[str]:
-    """Delete ended blocks. Returns their names."""
-    statement = delete(BlockRow).where(BlockRow.expires_at <= func.now()).returning(BlockRow.block)
-    return (await session.scalars(statement)).all()
 
 
 async def of_client(session: AsyncSession, client: str, now: datetime) -> Sequence[str]:

@@ -12,7 +12,7 @@ from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
-from control_plane.routes.repository import existing_endpoints
+from control_plane.routes.models import EndpointRow
 from tidegate.contract.blocks import Block, ReasonClass, network_of
 
 MAX_BLOCKS = 100_000
@@ -44,7 +44,7 @@ class Blocks(Resource[BlockRow, BlockFields, BlockView]):
         wrong = await _missing(write.session, body)
         if wrong:
             raise InvalidError(wrong)
-        if current is None and await repository.count(write.session) >= MAX_BLOCKS:
+        if current is None and await self.rows.count(write.session) >= MAX_BLOCKS:
             raise ConflictError(f"There are {MAX_BLOCKS} blocks already: block a network instead of addresses.")
         row = current or BlockRow(block=name)
         row.client, row.key_id, row.network, row.endpoint = body.client, body.key_id, network, body.endpoint
@@ -73,14 +73,6 @@ def to_document(row: BlockRow) -> Block:
     )
 
 
-async def forget_expired(write: ConfigWrite) -> int:
-    """Delete ended blocks, which nodes have ended themselves. Returns how many."""
-    names = await repository.delete_ended(write.session)
-    for name in names:
-        write.withdraw(DocumentKey("block", name))
-    return len(names)
-
-
 def network_at(ip: str | None) -> str | None:
     """The network in canonical form. Raises :class:`InvalidError`, which names the field ``ip``."""
     if ip is None:
@@ -98,6 +90,6 @@ async def _missing(session: AsyncSession, body: BlockFields) -> list[FieldError]
         return [FieldError("client", f"there is no client named {body.client}")]
     if body.key_id is not None and await session.get(KeyRow, body.key_id) is None:
         return [FieldError("key_id", f"there is no key {body.key_id}")]
-    if body.endpoint is not None and body.endpoint not in await existing_endpoints(session, [body.endpoint]):
+    if body.endpoint is not None and await session.get(EndpointRow, body.endpoint) is None:
         return [FieldError("endpoint", f"there is no endpoint named {body.endpoint}")]
     return []

@@ -10,6 +10,7 @@ from control_plane.access.principals import by_method
 from control_plane.canary import repository as rollouts
 from control_plane.canary.models import RolloutRow
 from control_plane.canary.schemas import (
+    HeldDocument,
     RolloutDetail,
     RolloutPolicyBody,
     RolloutPolicyView,
@@ -19,11 +20,11 @@ from control_plane.canary.schemas import (
 )
 from control_plane.canary.service import RolloutEngine
 from control_plane.database import Reading
-from control_plane.errors import FieldError, InvalidError, NotFoundError
+from control_plane.errors import NotFoundError
 from control_plane.orm import equal
 from control_plane.publishing.writer import Changing
 from control_plane.web.etags import json_with_etag
-from control_plane.web.pages import Listing, PageQuery, listing
+from control_plane.web.pages import Listing, PageQuery, listing, number_after
 
 router = APIRouter(prefix="/v1/rollouts", tags=["roll-out"], dependencies=[Depends(by_method)])
 Number = Annotated[int, Path(ge=1, le=2**62, description="the revision that began it")]
@@ -35,29 +36,24 @@ NO_WORDS = RolloutReason()
 @router.get("")
 async def list_rollouts(session: Reading, page: PageQuery, state: State | None = None) -> Listing[RolloutView]:
     """Roll-outs, newest first: all, or those in a state."""
-    after = None
-    if page.after is not None:
-        if not page.after.isdecimal() or len(page.after) > 18:
-            raise InvalidError([FieldError("cursor", "is not a cursor that this list gave out")])
-        after = int(page.after)
-    rows = await rollouts.before(session, after, page.limit + 1, equal((RolloutRow.state, state)))
+    rows = await rollouts.before(session, number_after(page), page.limit + 1, equal((RolloutRow.state, state)))
     return listing(rows, page, lambda row: str(row.number), RolloutView.of)
 
 
 @router.get("/policy", response_model=RolloutPolicyView)
 async def get_rollout_policy(session: Reading) -> Response:
     """How changes reach nodes."""
-    return json_with_etag(RolloutPolicyView.of(await rollouts.policy(session)))
+    return json_with_etag(RolloutPolicyView.model_validate(await rollouts.policy(session)))
 
 
 @router.put("/policy", response_model=RolloutPolicyView)
 async def put_rollout_policy(body: RolloutPolicyBody, change: Changing) -> Response:
     """Set how changes reach nodes from now on. A roll-out that is under way keeps the policy it began with."""
     async with change.begin() as write:
-        before = RolloutPolicyView.of(await rollouts.policy(write.session))
+        before = RolloutPolicyView.model_validate(await rollouts.policy(write.session))
         change.preconditions.check(before)
         await rollouts.store_policy(write.session, body.model_dump())
-        view = RolloutPolicyView.model_validate(body.model_dump())
+        view = RolloutPolicyView.model_validate(body)
         write.record("rollout-policy", "policy", before, view)
     return await change.answer(view, 200)
 
@@ -99,4 +95,5 @@ async def detail(session: AsyncSession, number: int) -> RolloutDetail:
     row = await rollouts.rollout(session, number, with_held=True)
     if row is None:
         raise NotFoundError(f"No roll-out began with revision {number}.")
-    return RolloutDetail.of(row)
+    held = [HeldDocument.model_validate(item) for item in row.held]
+    return RolloutDetail(**RolloutView.of(row).model_dump(), held=held)

@@ -1,9 +1,9 @@
 """Revisions that not every node has yet: two views of one configuration.
 
-While a roll-out is under way there is the head, which nodes of its stage get, and the stable view, which all others
-get: the head with the documents that are held back as they were before. What changes other documents (a key, a block,
-a reset) is in both at once, under one revision number with a digest for each view. One roll-out at a time; who would
-change what is held back is refused until it is over.
+While a roll-out is under way, nodes of its stage get the head, and all others the stable view: the head, but with each
+held-back document as it was before. A change of other documents (a key, a block, a reset) is in both views at once,
+under one revision number with a digest for each view. There is one roll-out at a time. A change of what it holds back
+is refused until it is over.
 """
 
 from collections import Counter

@@ -1,12 +1,11 @@
 """The shapes of roll-outs and their policy."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Literal, cast
 
 from pydantic import Field
 
 from control_plane.canary.models import RolloutRow
-from control_plane.publishing.models import RolloutPolicy
 from control_plane.web.fields import Body, Name, Text, View
 
 Mode = Literal["immediate", "canary"]
@@ -49,11 +48,6 @@ class RolloutPolicyView(View):
     max_degraded_rise: float
     min_decisions: int
 
-    @classmethod
-    def of(cls, row: RolloutPolicy) -> "RolloutPolicyView":
-        """Show a row."""
-        return cls.model_validate({name: getattr(row, name) for name in cls.model_fields})
-
 
 class RolloutReason(Body):
     """Why somebody steps in."""
@@ -90,26 +84,22 @@ class RolloutView(View):
     outcome: str | None
 
     @classmethod
-    def of(cls, row: RolloutRow) -> Self:
+    def of(cls, row: RolloutRow) -> "RolloutView":
         """Show a row."""
-        return cls(**cls._members(row))
-
-    @classmethod
-    def _members(cls, row: RolloutRow) -> dict[str, Any]:
-        return {
-            "revision": row.number,
-            "state": cast("State", row.state),
-            "region": row.region,
-            "node": row.node or None,
-            "base_revision": row.base_revision,
-            "stage_revision": row.stage_revision,
-            "released_revision": row.released_revision,
-            "started_at": row.started_at,
-            "stage_at": row.stage_at,
-            "acked_at": row.acked_at,
-            "ended_at": row.ended_at,
-            "outcome": row.outcome,
-        }
+        return cls(
+            revision=row.number,
+            state=cast("State", row.state),
+            region=row.region,
+            node=row.node or None,
+            base_revision=row.base_revision,
+            stage_revision=row.stage_revision,
+            released_revision=row.released_revision,
+            started_at=row.started_at,
+            stage_at=row.stage_at,
+            acked_at=row.acked_at,
+            ended_at=row.ended_at,
+            outcome=row.outcome,
+        )
 
 
 class HeldDocument(View):
@@ -123,8 +113,3 @@ class RolloutDetail(RolloutView):
     """A roll-out, and what it changes on nodes of the stage alone until it is over."""
 
     held: list[HeldDocument]
-
-    @classmethod
-    def _members(cls, row: RolloutRow) -> dict[str, Any]:
-        held = [HeldDocument(kind=item["kind"], id=item["id"]) for item in row.held]
-        return {**super()._members(row), "held": held}

@@ -69,7 +69,6 @@ _DROP_OVERRIDES = text("""
 DELETE FROM overrides USING unnest(CAST(:clients AS text[]), CAST(:names AS text[])) AS gone(client, limit_name)
 WHERE overrides.client = gone.client AND overrides.limit_name = gone.limit_name
 """)
-_EXISTING = text("SELECT client FROM clients WHERE client = ANY(CAST(:names AS text[]))")
 _KEYS_BY = {
     "name": KeyRow.name,
     "created_at": KeyRow.created_at,
@@ -213,11 +212,6 @@ async def names_after(session: AsyncSession, after: str, count: int) -> Sequence
     """The first ``count`` clients after this name."""
     query = select(ClientRow.client).where(ClientRow.client > after).order_by(ClientRow.client)
     return (await session.scalars(query.limit(count))).all()
-
-
-async def existing(session: AsyncSession, names: Sequence[str]) -> set[str]:
-    """The existing ones of these clients."""
-    return set(await session.scalars(_EXISTING, {"names": list(names)}))
 
 
 async def with_ended_overrides(session: AsyncSession, now: datetime, count: int) -> Sequence[ClientRow]:

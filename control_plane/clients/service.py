@@ -1,7 +1,6 @@
 """Service of clients."""
 
 from datetime import datetime
-from typing import cast
 
 from pydantic import BaseModel
 
@@ -15,7 +14,6 @@ from control_plane.clients.schemas import (
     LastingFigures,
     OverrideReplace,
     OverrideView,
-    Status,
 )
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits.service import Plans, to_rule
@@ -31,23 +29,10 @@ def publish(write: ConfigWrite, row: ClientRow) -> None:
     write.publish(client_document(to_record(row)))
 
 
-def to_view(row: ClientRow) -> ClientView:
-    """The view of a client."""
-    return ClientView(
-        client=row.client,
-        plan=row.plan,
-        status=cast("Status", row.status),
-        attributes=row.attributes,
-        external_id=row.external_id,
-        generation=row.generation,
-        created_at=row.created_at,
-    )
-
-
 def to_record(row: ClientRow) -> ClientRecord:
     """A client in the audit log."""
     overrides = {override.limit_name: figures_of(override) for override in row.overrides}
-    return ClientRecord(**to_view(row).model_dump(), overrides=overrides)
+    return ClientRecord(**ClientView.model_validate(row).model_dump(), overrides=overrides)
 
 
 class Clients(Resource[ClientRow, ClientFields, ClientView]):
@@ -58,7 +43,7 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
 
     def view(self, row: ClientRow) -> ClientView:
         """Show a client."""
-        return to_view(row)
+        return ClientView.model_validate(row)
 
     def audited(self, row: ClientRow) -> ClientRecord:
         """The client with its overrides."""

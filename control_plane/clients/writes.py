@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -10,6 +10,7 @@ from control_plane.clients import repository
 from control_plane.clients.figures import client_document, suited
 from control_plane.clients.figures import faults as figure_faults
 from control_plane.clients.schemas import ClientFields, ClientRecord, OverrideFigures
+from control_plane.database import chunks
 from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.service import Plans, to_rule
 from control_plane.publishing.repository import DocumentKey
@@ -17,7 +18,6 @@ from control_plane.publishing.writer import ConfigWrite
 from tidegate.contract.limits import LimitRule
 
 AT_ONCE = 2_000
-Item = TypeVar("Item")
 
 
 class ClientWish(NamedTuple):
@@ -29,7 +29,7 @@ class ClientWish(NamedTuple):
     kept: Mapping[str, OverrideFigures] = {}
 
     def on(self, rules: Mapping[str, LimitRule]) -> "ClientWish":
-        """With all its overrides, on a plan with these rules. What is temporary stands before what is wanted."""
+        """The wish with ``kept`` among its overrides: a temporary one holds first, and then the wanted one."""
         overrides = dict(self.overrides)
         for name, figures in self.kept.items():
             wanted = self.overrides.get(name)
@@ -44,12 +44,6 @@ class ClientWish(NamedTuple):
         return ClientWish(self.client, self.body, overrides)
 
 
-def chunks(items: Sequence[Item], size: int = AT_ONCE) -> Iterator[Sequence[Item]]:
-    """``items`` in parts."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
 async def put(
     write: ConfigWrite, wishes: Sequence[ClientWish], *, at: str = "", progress: Callable[[int], None] | None = None
 ) -> None:
@@ -62,7 +56,7 @@ async def put(
     if errors:
         raise InvalidError(errors[:100])
     done = 0
-    for part in chunks(wishes):
+    for part in chunks(wishes, AT_ONCE):
         await put_part(write, part, rules)
         done += len(part)
         if progress is not None:
@@ -140,7 +134,7 @@ async def drop_overrides(
 ) -> None:
     """Delete overrides of these limits that no longer fit the plan with these rules."""
     names = await repository.overriding(write.session, plan, limits)
-    for part in chunks(names):
+    for part in chunks(names, AT_ONCE):
         gone: list[tuple[str, str]] = []
         for name, record in (await repository.records(write.session, part)).items():
             suiting = {limit: suited(rules, limit, one) for limit, one in record.overrides.items()}
@@ -155,7 +149,7 @@ async def drop_overrides(
 
 async def delete(write: ConfigWrite, names: Sequence[str]) -> None:
     """Delete these clients with their keys and overrides."""
-    for part in chunks(names):
+    for part in chunks(names, AT_ONCE):
         before = await repository.records(write.session, part)
         for sha256 in await repository.delete_all(write.session, part):
             write.withdraw(DocumentKey("key", sha256))

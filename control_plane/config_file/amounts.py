@@ -9,10 +9,10 @@ _UNIT_NAMES = {
     "d": "day", "day": "day", "w": "week", "week": "week",
 }  # fmt: skip
 _SUFFIXES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
-_AMOUNT = r"(?P<digits>\d{1,13})(?:\.(?P<fraction>\d{1,9}))?(?P<suffix>[kKMG]?)"
 RATE_PATTERN = r"^\d{1,13}(\.\d{1,9})?[kKMG]? ?/ ?\d{0,9}[a-z]{1,6}$"
-_AMOUNT_WORD = re.compile(_AMOUNT)
-_RATE = re.compile(_AMOUNT + r" ?/ ?(?P<count>\d{0,9})(?P<unit>[a-z]{1,6})")
+_RATE = re.compile(
+    r"(?P<digits>\d{1,13})(?:\.(?P<fraction>\d{1,9}))?(?P<suffix>[kKMG]?) ?/ ?(?P<count>\d{0,9})(?P<unit>[a-z]{1,6})"
+)
 
 
 class Rate(NamedTuple):
@@ -20,14 +20,6 @@ class Rate(NamedTuple):
 
     limit: int
     window_s: int | None
-
-
-def parse_amount(text: str) -> int:
-    """``5M`` as 5,000,000. Raises ``ValueError`` for what is no whole number."""
-    match = _AMOUNT_WORD.fullmatch(text)
-    if match is None:
-        raise ValueError("must be a number such as 1000, 5k or 2.5M")
-    return _units(match)
 
 
 def parse_rate(text: str) -> Rate:

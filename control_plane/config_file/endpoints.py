@@ -190,7 +190,7 @@ def _applied(revision: int, found: list[Difference], runtime: list[dict[str, Any
         actions = Counter(item.action for item in found if item.section == section)
         if actions:
             counts[section] = dict(actions)
-    shown = [ConfigChange.model_validate({**item._asdict(), "action": item.action}) for item in found[:MAX_SHOWN]]
+    shown = [ConfigChange.model_validate(item) for item in found[:MAX_SHOWN]]
     return ConfigApplied(
         revision=revision,
         dry_run=dry_run,

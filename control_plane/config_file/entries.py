@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from control_plane.clients.schemas import ClientFields, ClientRecord
+from control_plane.clients.schemas import ClientFields, ClientRecord, LastingFigures
 from control_plane.config_file.amounts import format_rate, parse_rate
 from control_plane.config_file.schemas import (
     BackendEntry,
@@ -17,6 +17,7 @@ from control_plane.config_file.schemas import (
     ClientEntry,
     EndpointEntry,
     LimitEntry,
+    OverrideEntry,
     PlanEntry,
 )
 from control_plane.limits.schemas import LimitCreate, LimitFields, LimitRecord, MatchFields, PlanFields, PlanRecord
@@ -45,24 +46,8 @@ def limit_body(name: str, entry: LimitEntry) -> LimitCreate:
     if isinstance(limit, str):
         rate = parse_rate(limit)
         limit, window_s, window = rate.limit, rate.window_s, "month" if rate.window_s is None else None
-    return LimitCreate(
-        name=name,
-        scope=entry.by,
-        algorithm=entry.algorithm,
-        limit=limit,
-        window_s=window_s,
-        window=window,
-        anchor=entry.anchor,
-        burst=entry.burst,
-        match=entry.match,
-        mode=entry.mode,
-        on_store_failure=entry.on_store_failure,
-        shadow=entry.shadow,
-        priority=entry.priority,
-        adaptive=entry.adaptive,
-        headline=entry.headline,
-        visible=entry.visible,
-    )
+    alike = entry.model_dump(exclude={"by", "limit", "window_s", "window", "shares"})
+    return LimitCreate(name=name, scope=entry.by, limit=limit, window_s=window_s, window=window, **alike)
 
 
 def normal_limit(body: LimitFields, shares: Shares) -> Normal:
@@ -186,38 +171,28 @@ def client_body(entry: ClientEntry) -> ClientFields:
     )
 
 
-def normal_client(
-    plan: str, status: str, attributes: Mapping[str, str], external_id: str | None, overrides: Mapping[str, Any]
-) -> Normal:
-    """The normal form of a client."""
-    members: Normal = {"plan": plan}
-    if status != "active":
-        members["status"] = status
-    if attributes:
-        members["attributes"] = dict(sorted(attributes.items()))
-    if external_id is not None:
-        members["external_id"] = external_id
-    if overrides:
-        members["overrides"] = dict(sorted(overrides.items()))
-    return members
-
-
-def normal_override(limit: int, burst: int | None) -> int | Normal:
-    """The normal form of an override."""
-    return limit if burst is None else {"limit": limit, "burst": burst}
-
-
 def client_of_entry(entry: ClientEntry) -> Normal:
     """The normal form of a client in a file."""
-    overrides = {name: normal_override(item.limit, item.burst) for name, item in entry.overrides.items()}
-    return normal_client(entry.plan, entry.status, entry.attributes, entry.external_id, overrides)
+    return _normal_client(entry, entry.overrides)
 
 
 def client_of_record(record: ClientRecord) -> Normal:
     """The normal form of a client as it is, without overrides that expire: those are runtime state."""
-    overrides = {
-        name: normal_override(lasting.limit, lasting.burst)
-        for name, figures in record.overrides.items()
-        if (lasting := figures.lasting) is not None
+    return _normal_client(record, {name: figures.lasting for name, figures in record.overrides.items()})
+
+
+def _normal_client(
+    client: ClientEntry | ClientRecord, overrides: Mapping[str, OverrideEntry | LastingFigures | None]
+) -> Normal:
+    members = {
+        "plan": client.plan,
+        "status": client.status,
+        "attributes": dict(sorted(client.attributes.items())),
+        "external_id": client.external_id,
+        "overrides": {
+            name: one.limit if one.burst is None else {"limit": one.limit, "burst": one.burst}
+            for name, one in sorted(overrides.items())
+            if one is not None
+        },
     }
-    return normal_client(record.plan, record.status, record.attributes, record.external_id, overrides)
+    return _kept(members, {"status": "active", "attributes": {}, "overrides": {}})

@@ -18,12 +18,12 @@ from control_plane.config_file import entries, repository, sections, writing
 from control_plane.config_file.differences import Difference, check_deletions, differences
 from control_plane.config_file.entries import Normal
 from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTION_NAMES, SECTIONS, ConfigFile
+from control_plane.database import chunks
 from control_plane.enforcement.models import EnforcementRow
 from control_plane.enforcement.schemas import EnforcementView
 from control_plane.enforcement.service import EnforcementOverrides, to_document
 from control_plane.errors import ConflictError, FieldError, InvalidError
-from control_plane.limits.models import LimitRow
-from control_plane.limits.service import OutsideLimits, Plans
+from control_plane.limits.service import rows_of
 from control_plane.orm import present
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas.service import publish_limit
@@ -73,7 +73,7 @@ async def _enforce_again(write: ConfigWrite, was: EnforcementView, now: datetime
 async def _override_again(write: ConfigWrite, lost: Mapping[str, Mapping[str, OverrideFigures]]) -> None:
     """Put these temporary overrides before those without an end."""
     wishes = []
-    for part in writes.chunks(list(lost)):
+    for part in chunks(list(lost), writes.AT_ONCE):
         for name, record in (await client_rows.records(write.session, part)).items():
             overrides = dict(record.overrides)
             for limit, figures in lost[name].items():
@@ -90,9 +90,8 @@ async def roll_back(
     """Make the configuration what it was at revision ``number``; returns what differed.
 
     With ``until``, only as far as revisions up to that one changed it.
-    Raises :class:`InvalidError` for more deletions than ``allow_deletes`` and ten, since a client that is deleted loses
-    its keys for good; :class:`ConflictError` where the audit log no longer reaches back so far, or where what would be
-    deleted is used by something that is not rolled back.
+    Raises :class:`InvalidError` for more deletions than ten and ``allow_deletes``: a deleted client loses its keys.
+    Raises :class:`ConflictError` where the audit log does not reach back so far, or what would be deleted is in use.
     """
     if number >= write.revision:
         raise InvalidError([FieldError("number", f"is not older than the current revision, {write.revision}")])
@@ -140,7 +139,7 @@ async def _then(session: AsyncSession, number: int, until: int) -> dict[str, dic
 
 
 def _taken_back(now: Normal | None, before: Normal, after: Normal | None) -> Normal:
-    """``before``, with what others made of ``after`` since."""
+    """``now``, but what a revision changed from ``before`` to ``after`` is as before."""
     if now is None or after is None or now == after:
         return before
     taken = dict(now)
@@ -169,7 +168,7 @@ async def _now(session: AsyncSession, then: Mapping[str, Collection[str]]) -> di
     found = await sections.current(session, then)
     if CLIENTS in then:
         found[CLIENTS] = {}
-        for part in writes.chunks(list(then[CLIENTS])):
+        for part in chunks(list(then[CLIENTS]), writes.AT_ONCE):
             records = await client_rows.records(session, part)
             found[CLIENTS] |= {name: entries.client_of_record(record) for name, record in records.items()}
     return found
@@ -181,20 +180,12 @@ async def _restore_rule_ids(write: ConfigWrite, number: int, until: int) -> None
     for kind, id, before in await repository.rules_then(write.session, number, until):
         if before is None:
             continue
-        if kind == "plan":
-            plan = await Plans.rows.find(write.session, id)
-            rows, ids = plan.limits if plan else [], {rule["name"]: rule["id"] for rule in before.get("limits", [])}
-        else:
-            limit = await OutsideLimits.rows.find(write.session, id)
-            rows, ids = [limit] if limit else [], {id: before["id"]}
-        await _set_rule_ids(write, list(rows), ids)
-
-
-async def _set_rule_ids(write: ConfigWrite, rows: list[LimitRow], ids: Mapping[str, int]) -> None:
-    changed = [row for row in rows if row.name in ids and row.rule_id != ids[row.name]]
-    for row in changed:
-        row.rule_id = ids[row.name]
-    if changed:
-        await write.session.flush()
-        for row in changed if changed[0].plan is None else changed[:1]:
-            await publish_limit(write, row)
+        plan, rules = (id, before.get("limits", [])) if kind == "plan" else (None, [before])
+        ids = {rule["name"]: rule["id"] for rule in rules}
+        rows = await rows_of(plan).find_all(write.session, ids)
+        changed = [row for name, row in rows.items() if row.rule_id != ids[name]]
+        for row in changed:
+            row.rule_id = ids[row.name]
+        if changed:
+            await write.session.flush()
+            await publish_limit(write, changed[0])  # a plan's limits are published together

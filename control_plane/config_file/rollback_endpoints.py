@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import JSONResponse, Response
 
 from control_plane.access.principals import by_method
-from control_plane.config_file.endpoints import AllowDeletes, ConfigChange, DryRun, tried
+from control_plane.config_file.endpoints import MAX_SHOWN, AllowDeletes, ConfigChange, DryRun, tried
 from control_plane.config_file.rollback import roll_back
 from control_plane.errors import NotFoundError
 from control_plane.publishing import repository
@@ -16,7 +16,6 @@ from control_plane.web.fields import Body, Text, View
 
 router = APIRouter(prefix="/v1/revisions", tags=["roll-out"], dependencies=[Depends(by_method)])
 Number = Annotated[int, Path(ge=1, le=2**62)]
-MAX_SHOWN = 1_000
 
 
 class RollbackRequest(Body):
@@ -65,7 +64,7 @@ async def _rolled_back(number: int, change: Change, *, dry_run: bool, allow_dele
         if await repository.revision(write.session, number) is None:
             raise NotFoundError(f"There is no revision {number}.")
         found = await roll_back(write, number, allow_deletes=allow_deletes)
-        shown = [ConfigChange.model_validate({**item._asdict(), "action": item.action}) for item in found[:MAX_SHOWN]]
+        shown = [ConfigChange.model_validate(item) for item in found[:MAX_SHOWN]]
         before = write.revision
     return RolledBack(
         revision=before if dry_run else change.revision,

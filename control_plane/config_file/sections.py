@@ -105,7 +105,7 @@ class Section(NamedTuple):
 
     async def current(self, session: AsyncSession) -> dict[str, Normal]:
         """Every row in normal form, by name."""
-        rows = await self.resource.rows.all(session)
+        rows = await self.resource.rows.find_all(session)
         return {name: self.of_record(self.resource.audited(row)) for name, row in rows.items()}
 
 

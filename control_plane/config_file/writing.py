@@ -12,6 +12,7 @@ from control_plane.config_file.differences import Difference, differences
 from control_plane.config_file.places import within
 from control_plane.config_file.schemas import ClientEntry
 from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTIONS, ConfigFile
+from control_plane.database import chunks
 from control_plane.errors import ConflictError, FieldError
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
@@ -45,7 +46,7 @@ async def _client_differences(
     write: ConfigWrite, wanted: Mapping[str, ClientEntry], *, prunes: bool
 ) -> list[Difference]:
     found: list[Difference] = []
-    for part in writes.chunks(list(wanted)):
+    for part in chunks(list(wanted), writes.AT_ONCE):
         records = await client_rows.records(write.session, part)
         current = {name: entries.client_of_record(record) for name, record in records.items()}
         normal = {}
@@ -103,7 +104,7 @@ async def put_clients(
 ) -> None:
     """Make or change clients. Overrides that expire stay as they are, before what the file says."""
     wishes = []
-    for part in writes.chunks(changes):
+    for part in chunks(changes, writes.AT_ONCE):
         before = await client_rows.records(write.session, [change.name for change in part])
         for change in part:
             overrides = {
@@ -117,7 +118,7 @@ async def put_clients(
 
 
 def _kept(before: Mapping[str, OverrideFigures], lasting: Collection[str]) -> dict[str, OverrideFigures]:
-    """What stays of the overrides before: what is temporary, and what has no end where ``lasting`` names it."""
+    """The overrides that stay: temporary ones, and of those without an end the ones that ``lasting`` names."""
     return {
         name: figures if name in lasting else figures.model_copy(update={"then": None})
         for name, figures in before.items()

@@ -42,6 +42,12 @@ class Answer(NamedTuple):
         items = self.body.get("errors", ()) if isinstance(self.body, dict) else ()
         return {item["field"]: item["message"] for item in items}
 
+    def checked(self) -> "Answer":
+        """The answer, if it did what was asked. Raises :class:`RefusedError`."""
+        if not self.ok:
+            raise RefusedError(self)
+        return self
+
 
 class RefusedError(Exception):
     """A read that a page cannot do without was refused."""
@@ -78,38 +84,24 @@ class Api:
 
     async def read(self, path: str, **query: object) -> Any:
         """What ``GET`` answers. Raises :class:`RefusedError`."""
-        answer = await self.ask(path, **query)
-        if not answer.ok:
-            raise RefusedError(answer)
-        return answer.body
+        return (await self.ask(path, **query)).checked().body
 
     async def existing(self, path: str) -> Answer:
         """The answer to ``GET`` of something that is there, with its ETag. Raises :class:`RefusedError`."""
-        answer = await self.ask(path)
-        if not answer.ok:
-            raise RefusedError(answer)
-        return answer
+        return (await self.ask(path)).checked()
 
     async def find(self, path: str, **query: object) -> Any:
-        """The same, or ``None`` where there is no such thing or the name cannot be one."""
+        """What ``GET`` answers, or ``None`` where there is no such thing or the name cannot be one."""
         answer = await self.ask(path, **query)
-        if answer.status in {404, 422}:
-            return None
-        if not answer.ok:
-            raise RefusedError(answer)
-        return answer.body
+        return None if answer.status in {404, 422} else answer.checked().body
 
     async def permitted(self, path: str, **query: object) -> Any:
         """What ``GET`` answers, or ``None`` where the visitor's role does not reach. Raises :class:`RefusedError`."""
         answer = await self.ask(path, **query)
-        if answer.status == 403:
-            return None
-        if not answer.ok:
-            raise RefusedError(answer)
-        return answer.body
+        return None if answer.status == 403 else answer.checked().body
 
     async def ask(self, path: str, **query: object) -> Answer:
-        """Whatever ``GET`` answers; members of ``query`` that are ``None`` are left out, ``since_`` is ``since``."""
+        """Whatever ``GET`` answers; members of ``query`` that are ``None`` are left out, ``from_`` is ``from``."""
         given = {name.rstrip("_"): value for name, value in query.items() if value is not None}
         return await self.send("GET", path, query=urlencode(given, doseq=True))
 

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.console.models import ConsoleSession
 from control_plane.credentials.tokens.models import Token
+from control_plane.credentials.tokens.repository import IN_FORCE
 from control_plane.nodes.models import NodeReportRow
 
 IDLE = timedelta(minutes=30)
@@ -52,17 +53,11 @@ async def take_link(session: AsyncSession, sha256: str) -> Row[str | None, str |
 
 
 def _in_force() -> Select[ConsoleSession, Token]:
-    query = select(ConsoleSession, Token).outerjoin(Token, _by_token())
+    # the session's token is in force, and so is the secret of it that was used at the login
+    token = (ConsoleSession.token_id == Token.token_id) & IN_FORCE & Token.known_by(ConsoleSession.token_sha256)
+    query = select(ConsoleSession, Token).outerjoin(Token, token)
     has_owner = or_(Token.token_id.is_not(None), ConsoleSession.person.is_not(None))
     return query.where(ConsoleSession.kind == "session", has_owner, ~_ended())
-
-
-def _by_token() -> ColumnElement[bool]:
-    """The session's token is in force, and so is the secret of it that was used at the login."""
-    sha256 = ConsoleSession.token_sha256
-    previous = (Token.previous_sha256 == sha256) & (Token.previous_expires_at > func.now())
-    in_force = Token.revoked_at.is_(None) & or_(Token.expires_at.is_(None), Token.expires_at > func.now())
-    return (ConsoleSession.token_id == Token.token_id) & in_force & or_(Token.sha256 == sha256, previous)
 
 
 def _ended() -> ColumnElement[bool]:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, cast
 
-from control_plane.access.principals import AdminRole, Principal, TokenRole, require
+from control_plane.access.principals import AdminRole, Principal, TokenRole, allows
 from control_plane.console import repository
 from control_plane.console.models import ConsoleSession
 from control_plane.console.repository import IDLE
 from control_plane.credentials.tokens.models import Token
 from control_plane.credentials.tokens.repository import grants_of
 from control_plane.database import Database
-from control_plane.errors import ForbiddenError, UnavailableError
+from control_plane.errors import UnavailableError
 from control_plane.oidc.people import Person
 from tidegate.contract.credentials import secret_sha256
 
@@ -44,11 +44,7 @@ class May(NamedTuple):
 
     def __call__(self, role: AdminRole) -> bool:
         """Whether it is."""
-        try:
-            require(Principal("", self.role), role)  # type: ignore[arg-type]  # a role as it was stored
-        except ForbiddenError:
-            return False
-        return True
+        return allows(Principal("", self.role), role)  # type: ignore[arg-type]  # a role as it was stored
 
 
 PrincipalOf = Callable[[Person], Principal | None]

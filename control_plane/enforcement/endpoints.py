@@ -4,15 +4,13 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import by_method
 from control_plane.database import Reading
 from control_plane.enforcement.models import EnforcementRow
 from control_plane.enforcement.schemas import EnforcementReplace, EnforcementView
 from control_plane.enforcement.service import EnforcementOverrides
-from control_plane.errors import NotFoundError
-from control_plane.limits.service import rows_of
+from control_plane.limits.service import limit_row
 from control_plane.orm import equal
 from control_plane.publishing.writer import Change, Changing
 from control_plane.web.etags import json_with_etag
@@ -89,7 +87,7 @@ async def delete_enforcement_of_plan_limit(plan: Name, limit: Name, change: Chan
 async def _put(change: Change, target: str, body: EnforcementReplace, limit: tuple[str | None, str] | None) -> Response:
     async with change.begin(urgent=True) as write:
         if limit is not None:
-            await _require_limit(write.session, *limit)
+            await limit_row(write.session, *limit)
         view, made = await _overrides.replace(write, target, body, change.preconditions)
     return await change.answer(view, 201 if made else 200)
 
@@ -98,9 +96,3 @@ async def _delete(change: Change, target: str) -> Response:
     async with change.begin(urgent=True) as write:
         await _overrides.delete(write, target, change.preconditions)
     return await change.answer(None, 204)
-
-
-async def _require_limit(session: AsyncSession, plan: str | None, limit: str) -> None:
-    if await rows_of(plan).find(session, limit) is None:
-        where = "outside plans" if plan is None else f"in the plan {plan}"
-        raise NotFoundError(f"There is no limit named {limit} {where}.")

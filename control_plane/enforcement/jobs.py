@@ -1,10 +1,7 @@
 """The job that deletes ended blocks and overrides; nodes end them by themselves."""
 
-from control_plane.blocks import repository as ended_blocks
-from control_plane.blocks import service as blocks
 from control_plane.database import Database
-from control_plane.enforcement import repository as ended_overrides
-from control_plane.enforcement import service as overrides
+from control_plane.enforcement import repository
 from control_plane.jobs.registry import Job
 from control_plane.publishing.writer import ConfigWriter
 
@@ -17,11 +14,13 @@ def ended_blocks_job(database: Database, writer: ConfigWriter) -> Job:
 
     async def run() -> str:
         async with database.read() as session:
-            if not (await ended_blocks.any_ended(session) or await ended_overrides.any_ended(session)):
+            if not await repository.any_ended(session):
                 return "Nothing had ended."
         async with writer.begin(AUTHOR, "their time is over") as write:
-            lifted = await blocks.forget_expired(write)
-            ended = await overrides.forget_expired(write)
-        return f"Forgot {lifted} blocks and {ended} enforcement overrides."
+            ended = await repository.delete_ended(write.session)
+            for key in ended:
+                write.withdraw(key)
+        lifted = sum(key.kind == "block" for key in ended)
+        return f"Forgot {lifted} blocks and {len(ended) - lifted} enforcement overrides."
 
     return Job("ended-blocks", EVERY_S, run)

@@ -1,13 +1,17 @@
 """Queries on enforcement overrides."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
+from control_plane.blocks.models import BlockRow
 from control_plane.enforcement.models import EnforcementRow
+from control_plane.publishing.repository import DocumentKey
 from control_plane.resources import NamedRows
+from tidegate.contract.config import Kind
 
 overrides = NamedRows(
     EnforcementRow,
@@ -16,21 +20,20 @@ overrides = NamedRows(
 )
 
 
-async def of_targets(session: AsyncSession, targets: Collection[str]) -> Sequence[EnforcementRow]:
-    """The enforcement overrides of these targets."""
-    query = select(EnforcementRow).where(EnforcementRow.target.in_(targets)).order_by(EnforcementRow.target)
-    return (await session.scalars(query)).all()
-
-
 async def any_ended(session: AsyncSession) -> bool:
-    """Whether one has ended."""
-    return bool(await session.scalar(select(exists().where(EnforcementRow.expires_at <= func.now()))))
+    """Whether an override or a block has ended."""
+    ended = [exists().where(table.expires_at <= func.now()) for table in (EnforcementRow, BlockRow)]
+    return bool(await session.scalar(select(or_(*ended))))
 
 
-async def delete_ended(session: AsyncSession) -> Sequence[str]:
-    """Delete ended overrides. Returns their targets."""
-    statement = delete(EnforcementRow).where(EnforcementRow.expires_at <= func.now()).returning(EnforcementRow.target)
-    return (await session.scalars(statement)).all()
+async def delete_ended(session: AsyncSession) -> list[DocumentKey]:
+    """Delete ended overrides and blocks. Returns the names of their documents."""
+    names: dict[Kind, InstrumentedAttribute[str]] = {"enforcement": EnforcementRow.target, "block": BlockRow.block}
+    gone = []
+    for kind, name in names.items():
+        ended = delete(name.class_).where(name.class_.expires_at <= func.now())
+        gone += [DocumentKey(kind, one) for one in await session.scalars(ended.returning(name))]
+    return gone
 
 
 async def in_force(session: AsyncSession, now: datetime) -> Sequence[EnforcementRow]:

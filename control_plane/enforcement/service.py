@@ -21,13 +21,7 @@ class EnforcementOverrides(Resource[EnforcementRow, EnforcementReplace, Enforcem
 
     def view(self, row: EnforcementRow) -> EnforcementView:
         """The view of an override."""
-        return EnforcementView(
-            target=row.target,
-            mode=cast("EnforcementMode", row.mode),
-            expires_at=row.expires_at,
-            reason=row.reason,
-            set_at=row.set_at,
-        )
+        return EnforcementView.model_validate(row)
 
     def missing(self, name: str) -> NotFoundError:
         """The error for a target without an override."""
@@ -54,11 +48,3 @@ def to_document(row: EnforcementRow) -> EnforcementOverride:
     """The document of an enforcement override."""
     expires_at = None if row.expires_at is None else row.expires_at.timestamp()
     return EnforcementOverride(target=row.target, mode=cast("EnforcementMode", row.mode), expires_at=expires_at)
-
-
-async def forget_expired(write: ConfigWrite) -> int:
-    """Delete ended overrides, which nodes have ended themselves. Returns how many."""
-    targets = await repository.delete_ended(write.session)
-    for target in targets:
-        write.withdraw(DocumentKey("enforcement", target))
-    return len(targets)

@@ -31,7 +31,7 @@ async def list_jobs(request: Request) -> JobListing:
         rows = {row.job: row for row in await repository.rows(session)}
         leader = await repository.leader(session)
     items = [JobView.of(job, rows.get(job.name)) for job in registry]
-    return JobListing(items=items, leader=None if leader is None else LeaderView.of(leader))
+    return JobListing(items=items, leader=None if leader is None else LeaderView.model_validate(leader))
 
 
 @router.get("/{job}", response_model=JobView)

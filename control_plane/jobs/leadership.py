@@ -1,8 +1,8 @@
 """Leadership: one replica leads, by an advisory lock on a connection of its own.
 
-The lock lives as long as the connection, so a killed leader loses it at once. Where the connection is cut without a
-word both sides find out: the leader by asking every ``CHECK_S``, and then it stops at once; Postgres by TCP keep-alive
-a few seconds later, and only then another replica can win. The connection must not go through a pooler that shares it.
+The lock lives as long as the connection, so a killed leader loses it at once. Where the network is cut, the leader asks
+every ``CHECK_S``, finds out first, and stops. Postgres finds out by TCP keep-alive a few seconds later, and only then
+another replica can win. The connection must not go through a pooler that shares it.
 """
 
 import asyncio

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -16,6 +17,8 @@ from control_plane.jobs.registry import Job, Registry
 from control_plane.metrics import Metrics
 
 MAX_DETAIL_LENGTH = 500
+CLOCK_LOOK_S = 5.0
+CLOCK_STEP_S = 1.0
 _log = structlog.stdlib.get_logger("tidegate.jobs")
 
 RunJob = Callable[[Job], Awaitable[None]]
@@ -24,7 +27,15 @@ RunJob = Callable[[Job], Awaitable[None]]
 class JobRunner:
     """The leader's work; ``lead`` is what :class:`~control_plane.jobs.leadership.Leadership` calls."""
 
-    def __init__(self, database: Database, registry: Registry, replica: str, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        replica: str,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
         self._database = database
         self._registry = registry
         self._replica = replica
@@ -33,7 +44,10 @@ class JobRunner:
             metrics.job_known(job.name)
 
     async def lead(self, connection: asyncpg.Connection) -> None:
-        """Run the jobs until cancelled, from where the leader before stopped."""
+        """Run the jobs until cancelled, from where the leader before stopped.
+
+        It ends where the clock is set back: the scheduler would wait until the old time comes again.
+        """
         asked: asyncio.Queue[str] = asyncio.Queue()
         with translated():
             # before reading what is due, so that no request is missed
@@ -46,12 +60,20 @@ class JobRunner:
             now = datetime.now(UTC)
             for job in self._registry:
                 term.add(job, now + timedelta(seconds=min(due_in_s.get(job.name, 0.0), job.every_s)))
-            while True:
-                wanted = self._registry.get(await asked.get())
-                if wanted is not None:
-                    term.run_now(wanted)
+            most_s = self._ahead_s()
+            while (ahead_s := self._ahead_s()) > most_s - CLOCK_STEP_S:
+                most_s = max(most_s, ahead_s)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CLOCK_LOOK_S):
+                        wanted = self._registry.get(await asked.get())
+                    if wanted is not None:
+                        term.run_now(wanted)
+            _log.warning("the clock was set back: jobs are planned anew")
         finally:
             await term.end()
+
+    def _ahead_s(self) -> float:
+        return self._clock() - time.monotonic()
 
     async def _run(self, job: Job) -> None:
         began = time.monotonic()

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Literal, cast
 
-from control_plane.jobs.models import JobRow, Leader
+from control_plane.jobs.models import JobRow
 from control_plane.jobs.registry import Job
 from control_plane.web.fields import View
 
@@ -59,11 +59,6 @@ class LeaderView(View):
 
     replica: str
     since: datetime
-
-    @classmethod
-    def of(cls, row: Leader) -> "LeaderView":
-        """Show the row."""
-        return cls(replica=row.replica, since=row.since)
 
 
 class JobListing(View):

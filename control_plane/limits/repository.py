@@ -1,32 +1,12 @@
-"""Queries on plans and limits."""
+"""Queries on limits."""
 
 from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.limits.models import SPLIT_MODES, LimitRow, LimitShare, PlanRow
+from control_plane.limits.models import SPLIT_MODES, LimitRow, LimitShare
 from control_plane.web.pages import Page
-
-
-async def all_plans(session: AsyncSession) -> Sequence[PlanRow]:
-    """Every plan with its limits."""
-    return (await session.scalars(select(PlanRow))).all()
-
-
-async def plan_named(session: AsyncSession, name: str) -> PlanRow:
-    """An existing plan, or an error."""
-    return (await session.scalars(select(PlanRow).where(PlanRow.plan == name))).one()
-
-
-async def count_outside_plans(session: AsyncSession) -> int:
-    """How many limits are outside plans."""
-    return await session.scalar(select(func.count()).select_from(LimitRow).where(LimitRow.plan.is_(None))) or 0
-
-
-async def all_outside_plans(session: AsyncSession) -> Sequence[LimitRow]:
-    """Every limit outside plans."""
-    return (await session.scalars(select(LimitRow).where(LimitRow.plan.is_(None)))).all()
 
 
 def quota_key(row: LimitRow) -> str:

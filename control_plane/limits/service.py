@@ -6,10 +6,10 @@ from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adaptive.service import AdaptivePolicies
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
-from control_plane.limits import repository
 from control_plane.limits.models import SPLIT_MODES, LimitEndpoint, LimitRow, PlanRow
 from control_plane.limits.schemas import (
     MAX_LIMITS,
@@ -25,7 +25,8 @@ from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions import repository as regions
 from control_plane.resources import NamedRows, Resource
-from control_plane.routes.repository import existing_endpoints, next_rule_ids
+from control_plane.routes.repository import next_rule_ids
+from control_plane.routes.service import Endpoints
 from control_plane.web.fields import microseconds
 from tidegate.contract.config import Plan
 from tidegate.contract.limits import (
@@ -63,8 +64,8 @@ async def check(write: ConfigWrite, wishes: Sequence[LimitWish]) -> list[FieldEr
     """The faults of these limits, by one query for all."""
     endpoints = {endpoint for wish in wishes for endpoint in wish.body.match.endpoints}
     policies = {wish.body.adaptive for wish in wishes if wish.body.adaptive is not None}
-    known_endpoints = await existing_endpoints(write.session, endpoints) if endpoints else set()
-    known_policies = await AdaptivePolicies.rows.find_all(write.session, policies) if policies else {}
+    known_endpoints = await Endpoints.rows.existing(write.session, endpoints) if endpoints else set()
+    known_policies = await AdaptivePolicies.rows.existing(write.session, policies) if policies else set()
     errors: list[FieldError] = []
     for at, name, body, _ in wishes:
         errors += faults(name, body, rule_fields(body), at=at)
@@ -153,8 +154,8 @@ def faults(name: str, body: LimitFields, fields: dict[str, Any], *, at: str) -> 
 def starts_afresh(row: LimitRow, fields: dict[str, Any]) -> bool:
     """Whether what was counted under ``row`` is of no use under ``fields``.
 
-    Rights of ``strict`` are no counts of other modes: under one id, what one region counts by the other mode would take
-    the place of its rights, while those that it gave another one stay there.
+    Rights of ``strict`` are no counts of other modes. Under one id a region's count would replace the rights that it
+    has, but not those that it gave away.
     """
     was_strict, is_strict = row.mode == "strict", fields["mode"] == "strict"
     return was_strict != is_strict or any(getattr(row, name) != fields[name] for name in AFRESH)
@@ -272,6 +273,15 @@ def rows_of(plan: str | None) -> NamedRows[LimitRow]:
     return NamedRows(LimitRow, LimitRow.name, within, _LIMITS_BY)
 
 
+async def limit_row(session: AsyncSession, plan: str | None, limit: str) -> LimitRow:
+    """A limit of a plan, or outside plans. Raises :class:`NotFoundError`."""
+    row = await rows_of(plan).find(session, limit)
+    if row is None:
+        where = "outside plans" if plan is None else f"in the plan {plan}"
+        raise NotFoundError(f"There is no limit named {limit} {where}.")
+    return row
+
+
 class OutsideLimits(Resource[LimitRow, LimitFields, LimitView]):
     """Limits outside plans: by IP, endpoint, backend, global."""
 
@@ -296,7 +306,7 @@ class OutsideLimits(Resource[LimitRow, LimitFields, LimitView]):
         errors = await check(write, [wish])
         if errors:
             raise InvalidError(errors)
-        if current is None and await repository.count_outside_plans(write.session) >= MAX_LIMITS:
+        if current is None and await self.rows.count(write.session) >= MAX_LIMITS:
             raise ConflictError(f"There are {MAX_LIMITS} limits outside plans already.")
         (row,) = await write_rows(write, [wish])
         write.session.add(row)
@@ -355,16 +365,14 @@ class Plans(Resource[PlanRow, PlanFields, PlanView]):
         write.withdraw(DocumentKey("plan", row.plan))
 
     async def _check(self, write: ConfigWrite, body: PlanFields) -> None:
-        errors: list[FieldError] = []
-        seen: set[str] = set()
-        for place, limit in enumerate(body.limits):
-            at = f"limits[{place}]."
-            if limit.name in seen:
-                errors.append(FieldError(at + "name", "another limit of this plan has this name"))
-            seen.add(limit.name)
-        placed = enumerate(body.limits)
-        errors += await check(write, [LimitWish(f"limits[{at}].", item.name, item) for at, item in placed])
-        errors += headline_faults((f"limits[{place}].", item.headline) for place, item in enumerate(body.limits))
+        wishes = [LimitWish(f"limits[{place}].", item.name, item) for place, item in enumerate(body.limits)]
+        errors = [
+            FieldError(f"{wish.at}name", "another limit of this plan has this name")
+            for place, wish in enumerate(wishes)
+            if any(wish.name == other.name for other in wishes[:place])
+        ]
+        errors += await check(write, wishes)
+        errors += headline_faults((wish.at, wish.body.headline) for wish in wishes)
         if errors:
             raise InvalidError(errors)
 

@@ -1,6 +1,6 @@
 """Reports of nodes' decisions, collected in memory and written by one statement at each heartbeat."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from control_plane.database import Database
@@ -9,7 +9,6 @@ from control_plane.nodes import repository as nodes
 from tidegate.contract.status import NodeReport
 
 MAX_WAITING = 20_000
-KEPT = timedelta(hours=1)
 
 
 class Reports:
@@ -43,9 +42,3 @@ class Reports:
                 await nodes.store_reports(session, rows)
         except UnavailableError:
             self._waiting = rows + self._waiting
-
-
-async def forget_old(database: Database) -> int:
-    """Delete reports that no roll-out needs. Returns how many."""
-    async with database.transaction() as session:
-        return await nodes.forget_reports(session, datetime.now(UTC) - KEPT)

@@ -37,8 +37,8 @@ class Begun(NamedTuple):
 class OpenIdConnect:
     """What the console and the admin API know of the provider.
 
-    Nothing is kept of a sign-in that began: its state, nonce and PKCE verifier follow from the browser's cookie and a
-    key of the control plane, so a state fits one browser, and every replica can finish what another began.
+    Nothing is stored of a sign-in that began. Its state, nonce and PKCE verifier follow from the browser's cookie and a
+    key of the control plane. So a state fits one browser, and any replica can finish what another began.
     """
 
     def __init__(self, settings: Settings, now: Callable[[], float] = time.time) -> None:

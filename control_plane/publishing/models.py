@@ -15,9 +15,9 @@ STAGED_KINDS = frozenset({"plan", "limit", "endpoint", "backend", "adaptive_poli
 class ConfigHead(Base):
     """The one row that every writer locks: the newest revision and the digest of all documents.
 
-    While the roll-out that began with revision ``rollout`` is under way, nodes outside its stage have the stable
-    revision; the stage is one node, or all nodes of a region where ``stage_node`` is null. Deltas can be made from
-    revisions since ``deltas_from``: tombstones of older ones are gone.
+    ``rollout`` is the revision that began the roll-out under way. Nodes outside its stage have the stable revision. The
+    stage is one node, or all nodes of a region where ``stage_node`` is null. Deltas can be made from revisions since
+    ``deltas_from``: tombstones of older ones are gone.
     """
 
     __tablename__ = "config_head"

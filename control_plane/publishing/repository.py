@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Row, delete, func, or_, select, text, tupl
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.database import chunks
 from control_plane.publishing.models import ConfigBucket, ConfigDocument, ConfigHead, Revision, RolloutPolicy
 from tidegate.contract.blocks import Block, EnforcementOverride
 from tidegate.contract.config import (
@@ -225,9 +226,7 @@ async def blocks_anybody(session: AsyncSession, pid: int) -> bool:
 async def bodies(session: AsyncSession, keys: Iterable[DocumentKey]) -> dict[DocumentKey, str]:
     """The live documents among ``keys``."""
     found: dict[DocumentKey, str] = {}
-    wanted = list(keys)
-    for start in range(0, len(wanted), DOCUMENTS_A_STATEMENT):
-        part = wanted[start : start + DOCUMENTS_A_STATEMENT]
+    for part in chunks(list(keys), DOCUMENTS_A_STATEMENT):
         values = {"kinds": [key.kind for key in part], "ids": [key.id for key in part]}
         for kind, id, body in await session.execute(_BODIES, values):
             found[DocumentKey(cast("Kind", kind), id)] = body
@@ -236,8 +235,7 @@ async def bodies(session: AsyncSession, keys: Iterable[DocumentKey]) -> dict[Doc
 
 async def store_documents(session: AsyncSession, changes: Sequence[ChangedDocument], revision: int) -> None:
     """Write documents after ``revision``; deleted ones stay as tombstones for deltas."""
-    for start in range(0, len(changes), DOCUMENTS_A_STATEMENT):
-        part = changes[start : start + DOCUMENTS_A_STATEMENT]
+    for part in chunks(changes, DOCUMENTS_A_STATEMENT):
         values: dict[str, Any] = {
             "kinds": [change.key.kind for change in part],
             "ids": [change.key.id for change in part],
@@ -268,10 +266,8 @@ async def hashes_in(session: AsyncSession, buckets: Sequence[int]) -> Sequence[R
 
 async def restamp(session: AsyncSession, keys: Iterable[DocumentKey], revision: int) -> None:
     """Mark these documents as changed by ``revision``, so that every delta to it has them."""
-    wanted = list(keys)
     columns = tuple_(ConfigDocument.kind, ConfigDocument.id)
-    for start in range(0, len(wanted), DOCUMENTS_A_QUERY):
-        part = wanted[start : start + DOCUMENTS_A_QUERY]
+    for part in chunks(list(keys), DOCUMENTS_A_QUERY):
         await session.execute(update(ConfigDocument).where(columns.in_(part)).values(revision=revision))
 
 

@@ -11,7 +11,7 @@ from control_plane.canary import repository as rollouts
 from control_plane.canary.models import RolloutRow
 from control_plane.canary.schemas import RolloutView
 from control_plane.database import Reading
-from control_plane.errors import FieldError, InvalidError, NotFoundError
+from control_plane.errors import NotFoundError
 from control_plane.nodes import repository as nodes
 from control_plane.nodes.models import Node
 from control_plane.orm import equal
@@ -29,7 +29,7 @@ from control_plane.push.schemas import (
 from control_plane.push.stream import views
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Instant, Name
-from control_plane.web.pages import Listing, Page, PageQuery, foreign_cursor, listing
+from control_plane.web.pages import Listing, Page, PageQuery, foreign_cursor, listing, number_after
 
 router = APIRouter(prefix="/v1", tags=["roll-out"], dependencies=[Depends(by_method)])
 
@@ -51,7 +51,7 @@ async def list_revisions(
         where.append(Revision.created_at >= since)
     if until is not None:
         where.append(Revision.created_at < until)
-    rows = await repository.revisions_before(session, _number_after(page), page.limit + 1, where)
+    rows = await repository.revisions_before(session, number_after(page), page.limit + 1, where)
     return listing(rows, page, lambda row: str(row.number), RevisionView.of)
 
 
@@ -62,7 +62,7 @@ async def get_revision(session: Reading, request: Request, number: Number) -> Re
     acked, pending, refused = [], [], []
     rollout = await rollouts.rollout(session, number)
     for node, connected in await nodes.page(session, request.state.settings.heartbeat_s, None, MAX_NODES_SHOWN):
-        name = NodeName(node=node.node, region=node.region)
+        name = NodeName.model_validate(node)
         if node.applied_revision >= number and _reaches(rollout, node):
             acked.append(name)
         elif node.refused_revision == number:
@@ -126,14 +126,6 @@ def _reaches(rollout: RolloutRow | None, node: Node) -> bool:
     if rollout is None or rollout.released_revision is not None:
         return rollout is None or node.applied_revision >= (rollout.released_revision or 0)
     return node.region == rollout.region and rollout.node in ("", node.node)
-
-
-def _number_after(page: Page) -> int | None:
-    if page.after is None:
-        return None
-    if not page.after.isdecimal() or len(page.after) > 18:
-        raise InvalidError([FieldError("cursor", "is not a cursor that this list gave out")])
-    return int(page.after)
 
 
 def _document_after(page: Page) -> tuple[str, str]:

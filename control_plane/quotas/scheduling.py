@@ -70,8 +70,8 @@ class _Scheduling:
 
     async def keep_gone(self, change: ChangedDocument) -> None:
         """Keep the shares of limits that go: a rollback brings those back under the ids that they had."""
-        has = _rules_in(change.key, change.after)
-        had = _rules_in(change.key, change.before)
+        has = rules_in(change.key, change.after)
+        had = rules_in(change.key, change.before)
         gone = [rule for id, rule in had.items() if id not in has and rule.mode in SPLIT_MODES]
         moves = await repository.moves(self._session, [rule.id for rule in gone]) if gone else {}
         for rule in gone:
@@ -84,7 +84,7 @@ class _Scheduling:
     async def scheduled(self, key: DocumentKey, before: str | None, after: str) -> Plan | LimitRule:
         """The document to publish in place of ``after``, where nodes have ``before``."""
         wanted = msgspec.json.decode(after, type=DOCUMENT_TYPES[key.kind])
-        had = _rules_in(key, before)
+        had = rules_in(key, before)
         if isinstance(wanted, LimitRule) and not has_windows(wanted):
             wanted = msgspec.structs.replace(wanted, parts=())  # clients have no figures of their own outside plans
         rules = _rules(wanted)
@@ -192,7 +192,8 @@ def _rules(document: msgspec.Struct) -> dict[int, LimitRule]:
     return {rule.id: rule for rule in limits if isinstance(rule, LimitRule)}
 
 
-def _rules_in(key: DocumentKey, body: str | None) -> dict[int, LimitRule]:
+def rules_in(key: DocumentKey, body: str | None) -> dict[int, LimitRule]:
+    """The rules in the document of a plan or a limit, by their ids."""
     return {} if body is None else _rules(msgspec.json.decode(body, type=DOCUMENT_TYPES[key.kind]))
 
 

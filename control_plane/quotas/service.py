@@ -7,21 +7,21 @@ from typing import Literal, cast
 from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
+from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.limits import repository as limits
 from control_plane.limits.models import LimitRow, LimitShare
 from control_plane.limits.service import (
     Plans,
+    limit_row,
     plan_record,
     publish_plan,
-    rows_of,
     to_record,
     to_rule,
     units_by_region,
 )
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import repository
-from control_plane.quotas.models import QuotaBalance, QuotaMove
+from control_plane.quotas.models import QuotaMove
 from control_plane.quotas.repository import ShareOwner
 from control_plane.quotas.scheduling import ack_status, schedule_of
 from control_plane.quotas.schemas import BalanceView, FreedRegions, MoveView, QuotaView
@@ -30,8 +30,8 @@ from control_plane.regions import repository as regions
 from control_plane.web.etags import Preconditions
 from control_plane.web.pages import Listing, Page, listing
 from tidegate.contract.limits import Mode
+from tidegate.contract.usage import OUTSIDE_PLANS
 
-OUTSIDE_PLANS = "_"
 Shares = Mapping[str, float] | Literal["auto"] | None
 """Fractions by region, what demand asks for, or (``None``) the same for each."""
 
@@ -131,11 +131,7 @@ async def publish_limit(write: ConfigWrite, row: LimitRow) -> None:
 
 
 async def _row(session: AsyncSession, plan: str, limit: str) -> LimitRow:
-    row = await rows_of(None if plan == OUTSIDE_PLANS else plan).find(session, limit)
-    if row is None:
-        where = "outside plans" if plan == OUTSIDE_PLANS else f"in the plan {plan}"
-        raise NotFoundError(f"There is no limit named {limit} {where}.")
-    return row
+    return await limit_row(session, None if plan == OUTSIDE_PLANS else plan, limit)
 
 
 async def _views(session: AsyncSession, rows: Sequence[LimitRow], heartbeat_s: float) -> dict[int, QuotaView]:
@@ -146,7 +142,7 @@ async def _views(session: AsyncSession, rows: Sequence[LimitRow], heartbeat_s: f
     found = {}
     for row in rows:
         view, balance = _view(row, names), balances.get(row.rule_id)
-        status: dict[str, object] = {} if balance is None else {"balance": _balance_view(balance)}
+        status: dict[str, object] = {} if balance is None else {"balance": BalanceView.model_validate(balance)}
         own, of_clients = (moves.get(ShareOwner(row.rule_id, whose)) for whose in repository.OF_LIMITS)
         if own is not None and own.waiting:
             status |= {
@@ -185,7 +181,3 @@ async def move_view(session: AsyncSession, move: QuotaMove, heartbeat_s: float) 
         author=move.author,
         reason=move.reason,
     )
-
-
-def _balance_view(row: QuotaBalance) -> BalanceView:
-    return BalanceView(at=row.at, moved=row.moved, reason=row.reason, demand=row.demand)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import case, func, or_, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import Principal
@@ -16,13 +16,10 @@ async def names(session: AsyncSession) -> Sequence[str]:
 
 async def principal_by_credential(session: AsyncSession, sha256: str) -> Principal | None:
     """The region whose credential has this hash; after a rotation with an overlap the one before it too."""
-    before = (RegionRow.previous_sha256 == sha256) & (RegionRow.previous_expires_at > func.now())
-    name = await session.scalar(select(RegionRow.region).where(or_(RegionRow.sha256 == sha256, before)))
+    name = await session.scalar(select(RegionRow.region).where(RegionRow.known_by(sha256)))
     return None if name is None else Principal(name, "region", credential=sha256)
 
 
 async def credentials_in_force(session: AsyncSession) -> set[str]:
     """The hashes of every region's credentials that work at this moment."""
-    overlapping = case((RegionRow.previous_expires_at > func.now(), RegionRow.previous_sha256))
-    rows = await session.execute(select(RegionRow.sha256, overlapping))
-    return {sha256 for row in rows for sha256 in row if sha256 is not None}
+    return await RegionRow.hashes_in_force(session)

@@ -83,7 +83,7 @@ def region_view(row: BackendLoadRow) -> RegionFactorView:
         signal=load.signal,
         load=load.load,
         reporters=load.reporters,
-        classes=[ClassLoadView(**msgspec.to_builtins(one)) for one in load.classes],
+        classes=[ClassLoadView.model_validate(one) for one in load.classes],
         policy=load.policy,
         decided_by=load.decided_by,
         reported_at=row.reported_at,

@@ -1,39 +1,27 @@
 """Queries on the route table."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.resources import NamedRows
 from control_plane.routes.models import RULE_IDS, BackendLoadRow, BackendRow, EndpointRow
 from tidegate.contract.load import RegionLoad
 
-
-async def next_rule_id(session: AsyncSession) -> int:
-    """An unused rule id."""
-    return int((await session.execute(select(RULE_IDS.next_value()))).scalar_one())
+backends = NamedRows(BackendRow, BackendRow.backend, sortable={"adaptive": BackendRow.adaptive})
 
 
 async def next_rule_ids(session: AsyncSession, count: int) -> Sequence[int]:
-    """That many unused rule ids, by one query."""
+    """So many unused rule ids."""
     return (await session.scalars(select(RULE_IDS.next_value()).select_from(func.generate_series(1, count)))).all()
 
 
 async def endpoint_by_shape(session: AsyncSession, shape: str) -> str | None:
     """The endpoint with this shape, if there is one."""
     return await session.scalar(select(EndpointRow.endpoint).where(EndpointRow.shape == shape))
-
-
-async def existing_endpoints(session: AsyncSession, names: Iterable[str]) -> set[str]:
-    """The endpoints among ``names``."""
-    return set(await session.scalars(select(EndpointRow.endpoint).where(EndpointRow.endpoint.in_(list(names)))))
-
-
-async def existing_backends(session: AsyncSession, names: Iterable[str]) -> set[str]:
-    """The backends among ``names``."""
-    return set(await session.scalars(select(BackendRow.backend).where(BackendRow.backend.in_(list(names)))))
 
 
 async def loads_of(session: AsyncSession, backend: str) -> Sequence[BackendLoadRow]:
@@ -44,7 +32,7 @@ async def loads_of(session: AsyncSession, backend: str) -> Sequence[BackendLoadR
 
 async def store_loads(session: AsyncSession, region: str, load: RegionLoad) -> None:
     """Store a region's reports on known backends; others are dropped."""
-    known = await existing_backends(session, [one.backend for one in load.backends])
+    known = await backends.existing(session, [one.backend for one in load.backends])
     for one in sorted(load.backends, key=lambda one: one.backend):  # one order: two writers never wait for each other
         if one.backend not in known:
             continue

@@ -24,7 +24,7 @@ class Backends(Resource[BackendRow, BackendFields, BackendView]):
     """What serves endpoints."""
 
     noun = "backend"
-    rows = NamedRows(BackendRow, BackendRow.backend, sortable={"adaptive": BackendRow.adaptive})
+    rows = repository.backends
 
     def view(self, row: BackendRow) -> BackendView:
         """Show a backend."""
@@ -45,8 +45,7 @@ class Backends(Resource[BackendRow, BackendFields, BackendView]):
         row.pulls = [pull.model_dump() for pull in body.pulls]
         _set_capacity(row, body)
         if body.capacity is not None and row.capacity_rule_id is None:
-            row.capacity_rule_id = await repository.next_rule_id(write.session)
-            row.capacity_open_rule_id = await repository.next_rule_id(write.session)
+            row.capacity_rule_id, row.capacity_open_rule_id = await repository.next_rule_ids(write.session, 2)
         document = to_document(row)
         errors += [FieldError(_api_field(fault.field), fault.message) for fault in backend_violations(document)]
         if errors:
@@ -118,14 +117,7 @@ class Endpoints(Resource[EndpointRow, EndpointFields, EndpointView]):
 
     def view(self, row: EndpointRow) -> EndpointView:
         """Show an endpoint."""
-        return EndpointView(
-            endpoint=row.endpoint,
-            method=row.method,
-            path=row.path,
-            backend=row.backend,
-            cost=row.cost,
-            exempt=row.exempt,
-        )
+        return EndpointView.model_validate(row)
 
     async def save(
         self, write: ConfigWrite, name: str, body: EndpointFields, current: EndpointRow | None

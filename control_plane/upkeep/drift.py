@@ -22,8 +22,7 @@ from control_plane.enforcement import service as enforcement
 from control_plane.enforcement.models import EnforcementRow
 from control_plane.errors import DriftError
 from control_plane.jobs.registry import Job
-from control_plane.limits import repository as limits
-from control_plane.limits.service import publish_plan, to_rule
+from control_plane.limits.service import OutsideLimits, Plans, publish_plan, to_rule
 from control_plane.orm import Base
 from control_plane.publishing import repository
 from control_plane.publishing.repository import DocumentKey, canonical, key_of
@@ -121,10 +120,10 @@ def _is_previous(kind: str, name: str) -> bool:
 
 async def _wanted(session: AsyncSession) -> AsyncIterator[dict[DocumentKey, str]]:
     collected = _Collected(session)
-    for plan in await limits.all_plans(session):
+    for plan in (await Plans.rows.find_all(session)).values():
         await publish_plan(collected, plan)  # type: ignore[arg-type]  # it only publishes
     names = await regions.names(session)
-    for row in await limits.all_outside_plans(session):
+    for row in (await OutsideLimits.rows.find_all(session)).values():
         collected.publish(to_rule(row, names))
     yield collected.documents
     for table, to_document in _DOCUMENTS.items():

@@ -5,12 +5,10 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import by_method
 from control_plane.canary import repository as rollouts
 from control_plane.canary.models import RolloutRow
-from control_plane.regions import repository as regions
 from control_plane.usage.denial_reasons import reason, remedy
 from control_plane.web.fields import Instant, View
 from tidegate.contract.decision import Cause
@@ -82,22 +80,15 @@ async def list_denials(request: Request, query: Annotated[DenialQuery, Depends(_
     day at most. All that is given must fit. `regions` says why a region may have more, or could not be asked.
     """
     state = request.state
-    async with state.database.read() as session:  # given back before the regions are asked
-        names = await regions.names(session)
-    answers = await state.questions.denials(query, names)
+    answers = await state.questions.denials(query)
     found = [(region, denial) for region, answer in answers.items() for denial in answer.denials]
     found = sorted(found, key=lambda one: one[1].at_ms, reverse=True)[: query.most]
     async with state.database.read() as session:
-        stages = await _stages(session, found[-1][1].at_ms) if found else []
+        stages = await rollouts.under_way_since(session, _instant(found[-1][1].at_ms)) if found else []
     return Denials(
         items=[_view(region, denial, stages) for region, denial in found],
         regions={region: answer.reason for region, answer in answers.items()},
     )
-
-
-async def _stages(session: AsyncSession, since_ms: int) -> Sequence[RolloutRow]:
-    """Roll-outs that were under way at some moment since."""
-    return await rollouts.under_way_since(session, _instant(since_ms))
 
 
 def _view(region: str, denial: Denial, stages: Sequence[RolloutRow]) -> DenialView:

@@ -11,12 +11,12 @@ from control_plane.access.principals import by_method
 from control_plane.clients.models import ClientRow
 from control_plane.database import Reading
 from control_plane.errors import FieldError, InvalidError, NotFoundError
-from control_plane.regions import repository as regions
 from control_plane.usage import exports, limits_view
 from control_plane.usage import repository as reading
 from control_plane.usage.limits_view import ClientLimits
 from control_plane.usage.repository import FIGURES, UsageQuery
 from control_plane.usage.schemas import DIMENSIONS, BusiestClients, BusyClient, Dimension, Step, UsageItem, UsageListing
+from control_plane.usage.windows import whole_hour
 from control_plane.web.fields import ClientName, Instant
 from control_plane.web.pages import Page, PageQuery, listing
 
@@ -41,7 +41,7 @@ def _query(
     since: Annotated[Instant | None, Query(alias="from", description="a day before `to` by default")] = None,
     until: Annotated[Instant | None, Query(alias="to", description="not included; now by default")] = None,
     plan: Filter = None,
-    of_limit: Annotated[str | None, Query(max_length=128, pattern=r"^[^\x00]*$")] = None,
+    of_limit: Filter = None,
     endpoint: Filter = None,
     region: Filter = None,
     key: Filter = None,
@@ -52,7 +52,7 @@ def _query(
         raise InvalidError([FieldError("group_by", f"{wrong[0]!r} is not one of {', '.join(_GROUPS)}")])
     step: Step = "hour" if "hour" in names else "day" if "day" in names else "none"
     end = _next_hour(until or datetime.now(UTC))
-    begin = _hour(since or end - _DEFAULT_SPAN)
+    begin = whole_hour(since or end - _DEFAULT_SPAN)
     if begin >= end:
         raise InvalidError([FieldError("from", "must lie before `to`")])
     if end - begin > _LONGEST:
@@ -82,7 +82,7 @@ async def list_usage(
     """
     if client is not None:
         query = query._replace(only=query.only | {"client": client})
-    return await _answer(request, page, query, accept, await _shipped(request) if live else None)
+    return await _answer(request, page, query, accept, live=live)
 
 
 @router.get("/usage/busiest")
@@ -93,7 +93,7 @@ async def busiest_clients(
     since: Annotated[Instant | None, Query(alias="from", description="the begin of this hour by default")] = None,
 ) -> BusiestClients:
     """The clients that did most, most first."""
-    begin = _hour(since or datetime.now(UTC))
+    begin = whole_hour(since or datetime.now(UTC))
     if datetime.now(UTC) - begin > timedelta(days=31):
         raise InvalidError([FieldError("from", "must lie within the last 31 days")])
     rows = await reading.busiest(session, begin, by, count)
@@ -110,7 +110,7 @@ async def list_client_usage(
         if await session.get(ClientRow, client) is None:
             raise NotFoundError(f"There is no client named {client}.")
     query = query._replace(only=query.only | {"client": client})
-    return await _answer(request, page, query, accept, await _shipped(request) if live else None)
+    return await _answer(request, page, query, accept, live=live)
 
 
 @router.get("/clients/{client}/limits")
@@ -124,19 +124,9 @@ async def list_client_limits(client: ClientName, request: Request) -> ClientLimi
     return await limits_view.ask(state.questions, found)
 
 
-async def _shipped(request: Request) -> dict[str, str | None]:
-    """By region why what waits there could not be had, or ``None``. No session is held meanwhile."""
+async def _answer(request: Request, page: Page, query: UsageQuery, accept: str | None, *, live: bool) -> Response:
     state = request.state
-    async with state.database.read() as session:
-        names = await regions.names(session)
-    shipped: dict[str, str | None] = await state.questions.ship_now(names)
-    return shipped
-
-
-async def _answer(
-    request: Request, page: Page, query: UsageQuery, accept: str | None, live: dict[str, str | None] | None
-) -> Response:
-    state = request.state
+    shipped = await state.questions.ship_now() if live else None
     as_csv = _wants_csv(accept)
     if as_csv and request.query_params.keys().isdisjoint({"limit", "cursor"}):
         whole: Response = await state.exports.whole(query)
@@ -148,15 +138,12 @@ async def _answer(
     if as_csv:
         headers = {"Vary": "Accept"} | ({} if part.next_cursor is None else {"X-Next-Cursor": part.next_cursor})
         return Response(exports.page(rows[: page.limit], query), media_type=exports.MEDIA_TYPE, headers=headers)
-    view = UsageListing(items=part.items, next_cursor=part.next_cursor, complete_until=complete, live=live)
+    view = UsageListing(items=part.items, next_cursor=part.next_cursor, complete_until=complete, live=shipped)
     return Response(view.model_dump_json(), media_type="application/json", headers={"Vary": "Accept"})
 
 
 def _item(row: RowMapping, step: Step) -> UsageItem:
-    named = {name: row.get(column) or None for name, column in (
-        ("client", "client"), ("plan", "plan"), ("limit", "limit_name"), ("endpoint", "endpoint"),
-        ("region", "region"), ("key_id", "key_id"),
-    )}  # fmt: skip
+    named = {reading.member_of(dimension): row.get(column) or None for dimension, column in reading.COLUMNS.items()}
     at = {} if step == "none" else {step: row["at"]}
     return UsageItem(**at, **named, **{name: row[name] for name in FIGURES})
 
@@ -167,10 +154,6 @@ def _wants_csv(accept: str | None) -> bool:
     return "text/csv" in kinds and "application/json" not in kinds
 
 
-def _hour(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-
-
 def _next_hour(at: datetime) -> datetime:
-    begin = _hour(at)
+    begin = whole_hour(at)
     return begin if begin == at else begin + timedelta(hours=1)

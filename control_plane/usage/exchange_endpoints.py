@@ -3,10 +3,8 @@
 from fastapi import APIRouter, Depends, Request
 
 from control_plane.access.principals import by_method
-from control_plane.regions import repository as regions
 from control_plane.usage.questions import RegionAnswer
 from control_plane.web.fields import View
-from tidegate.contract.questions import PeerExchange
 
 router = APIRouter(prefix="/v1/exchange", tags=["regions"], dependencies=[Depends(by_method)])
 
@@ -47,10 +45,8 @@ class Exchange(View):
 @router.get("")
 async def get_exchange(request: Request) -> Exchange:
     """How each region stands to the others: staleness, moved rights, overshoot, as one of its agents has it now."""
-    async with request.state.database.read() as session:  # given back before the regions are asked
-        names = await regions.names(session)
-    answers = await request.state.questions.exchange(names)
-    return Exchange(items=[_view(region, answers[region]) for region in names])
+    answers = await request.state.questions.exchange()
+    return Exchange(items=[_view(region, answer) for region, answer in answers.items()])
 
 
 def _view(region: str, answer: RegionAnswer) -> RegionExchangeView:
@@ -63,12 +59,5 @@ def _view(region: str, answer: RegionAnswer) -> RegionExchangeView:
         )  # fmt: skip
     return RegionExchangeView(
         region=region, agent=answer.node, shares_proven=found.shares_proven, overshoots=found.overshoots,
-        most_over_units=found.most_over_units, peers=[_peer(one) for one in found.peers], reason=None,
-    )  # fmt: skip
-
-
-def _peer(peer: PeerExchange) -> PeerView:
-    return PeerView(
-        region=peer.region, staleness_s=peer.staleness_s, unreachable=peer.unreachable, units_given=peer.units_given,
-        units_received=peer.units_received,
+        most_over_units=found.most_over_units, peers=[PeerView.model_validate(one) for one in found.peers], reason=None,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
 from control_plane.usage import repository as reading
-from control_plane.usage.repository import COLUMNS, FIGURES, UsageQuery
+from control_plane.usage.repository import FIGURES, UsageQuery, member_of
 
 AT_ONCE = 2
 """Maximum number of exports at a time; each holds a connection of the pool until it ends."""
@@ -82,20 +82,13 @@ async def _both(first: str, rest: AsyncGenerator[str, None]) -> AsyncGenerator[s
         yield text
 
 
-def _columns(query: UsageQuery) -> Sequence[tuple[str, str]]:
-    """Names of the file, and of the rows."""
-    at = [] if query.step == "none" else [(query.step, "at")]
-    names = [("key_id" if dimension == "key" else dimension, COLUMNS[dimension]) for dimension in query.group_by]
-    return [*at, *names, *((name, name) for name in FIGURES)]
-
-
 def _header(query: UsageQuery) -> str:
-    return _written([[name for name, _ in _columns(query)]])
+    at = [] if query.step == "none" else [query.step]
+    return _written([[*at, *map(member_of, query.group_by), *FIGURES]])
 
 
 def _text(rows: Iterable[RowMapping], query: UsageQuery) -> str:
-    columns = [column for _, column in _columns(query)]
-    return _written([_cell(row[column]) for column in columns] for row in rows)
+    return _written([_cell(row[name]) for name in (*query.names, *FIGURES)] for row in rows)
 
 
 def _cell(value: Any) -> Any:

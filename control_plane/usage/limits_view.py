@@ -14,8 +14,7 @@ from control_plane.enforcement import repository as enforcement
 from control_plane.enforcement.models import EnforcementRow
 from control_plane.errors import NotFoundError
 from control_plane.limits.models import SPLIT_MODES, LimitRow, PlanRow
-from control_plane.limits.repository import all_outside_plans, plan_named
-from control_plane.limits.service import units_by_region
+from control_plane.limits.service import OutsideLimits, Plans, units_by_region
 from control_plane.quotas import repository as quotas
 from control_plane.quotas.models import CLIENTS, THE_LIMIT
 from control_plane.quotas.repository import ShareOwner
@@ -119,8 +118,8 @@ async def find(session: AsyncSession, name: str, now: datetime, heartbeat_s: flo
     client = await session.get(ClientRow, name)
     if client is None:
         raise NotFoundError(f"There is no client named {name}.")
-    plan = await plan_named(session, client.plan)
-    outside = await all_outside_plans(session)
+    plan = await Plans().row(session, client.plan)
+    outside = list((await OutsideLimits.rows.find_all(session)).values())
     ids = [row.rule_id for row in (*plan.limits, *outside)]
     moves = await quotas.moves(session, ids)
     return Found(
@@ -155,7 +154,6 @@ def _limit(
     found: Found, answers: Mapping[str, RegionAnswer], row: LimitRow, plan: str | None, override: LastingFigures | None
 ) -> LimitInForce:
     enforced = found.enforcement.get(f"{plan or OUTSIDE_PLANS}/{row.name}") or found.enforcement.get(EVERY_LIMIT)
-    mode = None if enforced is None else cast("Literal['enforce', 'shadow']", enforced.mode)
     own = override is not None
     return LimitInForce(
         name=row.name,
@@ -172,10 +170,8 @@ def _limit(
         override=None
         if override is None
         else OverrideInForce(limit=override.limit, burst=override.burst, expires_at=ends_at(override)),
-        shadow=row.shadow if mode is None else mode == "shadow",
-        enforcement=None
-        if enforced is None or mode is None
-        else EnforcementInForce(target=enforced.target, mode=mode, expires_at=enforced.expires_at),
+        shadow=row.shadow if enforced is None else enforced.mode == "shadow",
+        enforcement=None if enforced is None else EnforcementInForce.model_validate(enforced),
         shares=units_by_region(row, found.regions, None if override is None else override.limit),
         shares_from=_shares_from(row),
         move=_move(found, row, own=own),

@@ -11,8 +11,7 @@ from control_plane.orm import Base
 PARTS_SCHEMA = "usage_parts"
 """Partitions have a schema of their own, so that migrations can ignore them."""
 LARGEST = 2**61
-"""What a figure stays at once it is there: a region that sends nonsense must not stop the sums of others,
-and two figures together must be no more than a bigint holds."""
+"""No figure grows beyond it, whatever nonsense a region sends: a bigint holds the sum of two."""
 WHOLE = ""
 """In ``limit_name``: the request as a whole. Rows of limits say how often each limit took part."""
 

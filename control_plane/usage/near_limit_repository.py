@@ -35,14 +35,19 @@ CLIENTS_A_CHUNK = 20_000
 
 
 class Near(NamedTuple):
-    """A client that used ``used`` of ``of`` units in the window from ``start``."""
+    """A client that used ``used`` of ``of`` units in the window from ``window_start``."""
 
     client: str
     plan: str
     limit: str
     used: int
     of: int
-    start: datetime
+    window_start: datetime
+
+    @property
+    def share(self) -> float:
+        """The used part of the limit."""
+        return self.used / self.of
 
 
 async def near(
@@ -68,7 +73,7 @@ async def near(
         for clients in ranges:
             rows = await session.execute(_nearest(usage, clients, plan, rule, threshold, at, most))
             found += [Near(client, plan, rule.name, taken, of, start) for client, taken, of in rows]
-    found.sort(key=lambda one: one.used / one.of, reverse=True)
+    found.sort(key=lambda one: one.share, reverse=True)
     return found[:most]
 
 
@@ -96,9 +101,7 @@ def _nearest(
 async def _usage_in(
     session: AsyncSession, plan: str, limit: str, window: Window, weight: float
 ) -> Select[Any] | CompoundSelect[Any]:
-    """``client`` and ``cost`` of a limit: by the day where days are rolled up, for a month of hours is 30 times as
-    many rows, and by the hour for the rest.
-    """
+    """``client`` and ``cost`` of a limit: by the day where days are rolled up, for they are fewer, else by the hour."""
     first = reading.first_whole_day(window.start)
     query = select(UsageDayState.day).where(
         ~UsageDayState.stale, UsageDayState.day >= first, UsageDayState.day < window.end.astimezone(UTC).date()

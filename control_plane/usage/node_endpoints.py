@@ -160,15 +160,8 @@ def _hour_of(batch: UsageBatch) -> datetime:
 
 def rows_of(batches: Iterable[UsageBatch]) -> dict[RowKey, Figures]:
     """The figures that batches add, in the order of the rows' keys, so that two writers never deadlock."""
-    sums: defaultdict[RowKey, list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
-    for batch in batches:
-        hour = _hour_of(batch)
-        for cell in batch.cells:
-            for key, figures in _rows_of_cell(batch, hour, cell):
-                total = sums[key]
-                for at, figure in enumerate(figures):
-                    total[at] += figure
-    return {key: Figures(*sums[key]) for key in sorted(sums)}
+    cells = ((batch, _hour_of(batch), cell) for batch in batches for cell in batch.cells)
+    return _summed(row for cell in cells for row in _rows_of_cell(*cell))
 
 
 def _rows_of_cell(batch: UsageBatch, hour: datetime, cell: UsageCell) -> Iterator[tuple[RowKey, Figures]]:
@@ -200,9 +193,13 @@ def _rows_of_cell(batch: UsageBatch, hour: datetime, cell: UsageCell) -> Iterato
 
 def totals_of(rows: dict[RowKey, Figures]) -> dict[RowKey, Figures]:
     """The same without clients and keys, in order."""
+    return _summed((key._replace(client="", key_id=""), figures) for key, figures in rows.items())
+
+
+def _summed(rows: Iterable[tuple[RowKey, Figures]]) -> dict[RowKey, Figures]:
     sums: defaultdict[RowKey, list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
-    for key, figures in rows.items():
-        total = sums[key._replace(client="", key_id="")]
+    for key, figures in rows:
+        total = sums[key]
         for at, figure in enumerate(figures):
             total[at] += figure
     return {key: Figures(*sums[key]) for key in sorted(sums)}

@@ -12,15 +12,7 @@ from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.service import Plans
 from control_plane.usage import near_limit_repository, what_if, windows
 from control_plane.usage import repository as reading
-from control_plane.usage.schemas import (
-    NearLimit,
-    NearLimitView,
-    SkippedLimit,
-    WhatIfClient,
-    WhatIfOfLimit,
-    WhatIfRequest,
-    WhatIfView,
-)
+from control_plane.usage.schemas import NearLimit, NearLimitView, SkippedLimit, WhatIfRequest, WhatIfView
 from control_plane.usage.what_if_repository import CandidateLimit
 from control_plane.web.fields import Name
 
@@ -40,18 +32,8 @@ async def clients_near_limit(
     fit, skipped = windows.fit_limits(await _plans.row(session, plan))
     near = await near_limit_repository.near(session, plan, fit, threshold, datetime.now(UTC))
     return NearLimitView(
-        items=[
-            NearLimit(
-                client=one.client,
-                limit=one.limit,
-                used=one.used,
-                of=one.of,
-                share=one.used / one.of,
-                window_start=one.start,
-            )
-            for one in near
-        ],
-        skipped=[SkippedLimit(limit=one.limit, reason=one.reason) for one in skipped],
+        items=[NearLimit.model_validate(one) for one in near],
+        skipped=skipped,
         complete_until=await reading.complete_until(session),
     )
 
@@ -66,24 +48,10 @@ async def what_if_limits(plan: Name, body: WhatIfRequest, session: Reading, requ
     if not tried:
         raise InvalidError([FieldError("plan", f"has no limit that usage covers: {skipped or 'it has none'}")])
     most_s = what_if.most_s(request.state.settings.database_command_timeout_s)
-    outcome = await what_if.estimate(session, plan, tried, body.days, datetime.now(UTC), most_s)
-    return WhatIfView(
-        requests=outcome.requests,
-        denied=outcome.denied,
-        would_deny=outcome.would_deny,
-        would_deny_at_most=outcome.would_deny_at_most,
-        clients=outcome.clients,
-        most_affected=[WhatIfClient(**one._asdict()) for one in outcome.most_affected],
-        limits=[WhatIfOfLimit(**one._asdict()) for one in outcome.limits],
-        skipped=[SkippedLimit(limit=one.limit, reason=one.reason) for one in skipped],
-        since=outcome.since,
-        approximation=outcome.approximation,
-        clients_total=outcome.clients_total,
-        complete_until=await reading.complete_until(session),
-    )
+    return await what_if.estimate(session, plan, tried, body.days, datetime.now(UTC), most_s, skipped)
 
 
-async def _tried(session: AsyncSession, body: WhatIfRequest) -> tuple[list[CandidateLimit], list[windows.Skipped]]:
+async def _tried(session: AsyncSession, body: WhatIfRequest) -> tuple[list[CandidateLimit], list[SkippedLimit]]:
     given = [name for name in ("limit", "limits", "plan") if getattr(body, name) is not None]
     if len(given) != 1:
         raise InvalidError([FieldError(given[-1] if given else "limit", "give exactly one of limit, limits and plan")])

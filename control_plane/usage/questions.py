@@ -8,13 +8,16 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from itertools import zip_longest
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 
-from control_plane.database import Database, translated
+from control_plane.database import Database, chunks, translated
 from control_plane.errors import UnavailableError
+from control_plane.push.stream import Signal
+from control_plane.regions import repository as regions
 from control_plane.usage import repository
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.denials import Denial, DenialQuery
@@ -85,26 +88,31 @@ class NodeQuestions:
         self._asked: dict[str, _Waiting] = {}
         self._open: list[tuple[float, Question]] = []
         self._handed_out: defaultdict[str, set[str]] = defaultdict(set)
-        self._new = asyncio.Event()
+        self._new = Signal()
 
-    async def ask(self, client: str, regions: Iterable[str]) -> dict[str, RegionAnswer]:
-        """Each region's figures of a client's limits, within a second; a region without an answer has a reason."""
-        return await self._ask(Question(secrets.token_hex(16), client), list(regions))
+    async def ask(self, client: str, names: Sequence[str]) -> dict[str, RegionAnswer]:
+        """Each named region's figures of a client's limits, within a second; one without an answer has a reason."""
+        return await self._ask(Question(secrets.token_hex(16), client), names)
 
-    async def ship_now(self, regions: Iterable[str]) -> dict[str, str | None]:
+    async def ship_now(self) -> dict[str, str | None]:
         """Let each region ship the usage that waits in its stream. By region ``None`` once that is committed, else why
         it is not, a second later at most.
         """
-        answers = await self._ask(Question(secrets.token_hex(16), "", "usage"), list(regions))
+        answers = await self._ask_all(Question(secrets.token_hex(16), "", "usage"))
         return {region: answer.reason for region, answer in answers.items()}
 
-    async def denials(self, query: DenialQuery, regions: Iterable[str]) -> dict[str, RegionAnswer]:
+    async def denials(self, query: DenialQuery) -> dict[str, RegionAnswer]:
         """Each region's stored denials that match, within a second."""
-        return await self._ask(Question(secrets.token_hex(16), "", denials=query), list(regions))
+        return await self._ask_all(Question(secrets.token_hex(16), "", denials=query))
 
-    async def exchange(self, regions: Iterable[str]) -> dict[str, RegionAnswer]:
+    async def exchange(self) -> dict[str, RegionAnswer]:
         """Each region's exchange with the others, within a second."""
-        return await self._ask(Question(secrets.token_hex(16), "", exchange=True), list(regions))
+        return await self._ask_all(Question(secrets.token_hex(16), "", exchange=True))
+
+    async def _ask_all(self, question: Question) -> dict[str, RegionAnswer]:
+        async with self._database.read() as session:  # given back before the regions are asked
+            names = await regions.names(session)
+        return await self._ask(question, names)
 
     async def _ask(self, question: Question, names: Sequence[str]) -> dict[str, RegionAnswer]:
         waiting = self._asked[question.id] = _Waiting(names)
@@ -125,7 +133,7 @@ class NodeQuestions:
         """Questions for an agent of ``region``, each handed out once a region; empty after ``wait_s``."""
         deadline = time.monotonic() + wait_s
         while True:
-            new = self._new
+            new = self._new.ticket()
             self._open = [(at, one) for at, one in self._open if time.monotonic() - at < LIVE_S]
             live = {one.id for _, one in self._open}
             self._handed_out[region] &= live
@@ -136,24 +144,19 @@ class NodeQuestions:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return ()
-            try:
-                async with asyncio.timeout(left_s):
-                    await new.wait()
-            except TimeoutError:
-                return ()
+            await new.wait(left_s)
 
     async def answered(self, region: str, answer: NodeAnswer) -> None:
         """Pass an answer to the replica that asked."""
-        figures, denials = list(_by_number(answer.figures)), list(_by_size(answer.denials))
-        parts = max(1, len(figures), len(denials))
+        none: tuple[Any, ...] = ()
+        parts = list(zip_longest(chunks(answer.figures, FIGURES_A_NOTICE), _by_size(answer.denials), fillvalue=none))
+        count = max(1, len(parts))
         notices = [
             _Notice(
-                answer.id, region, answer.node, answer.error, parts,
-                figures[number] if number < len(figures) else (), denials[number] if number < len(denials) else (),
-                answer.exchange,
+                answer.id, region, answer.node, answer.error, count, tuple(figures), tuple(denials), answer.exchange
             )
-            for number in range(parts)
-        ]  # fmt: skip
+            for figures, denials in parts or [(none, none)]
+        ]
         await self._notify(ANSWERS_CHANNEL, notices)
 
     async def run(self) -> None:
@@ -182,8 +185,7 @@ class NodeQuestions:
             return  # of another version
         self._open.append((time.monotonic(), question))
         del self._open[: -10 * MAX_QUESTIONS]
-        fired, self._new = self._new, asyncio.Event()
-        fired.set()
+        self._new.fire()
 
     def _receive_answer(self, payload: str) -> None:
         try:
@@ -199,11 +201,6 @@ class NodeQuestions:
         payloads = [msgspec.json.encode(notice).decode() for notice in notices]
         async with self._database.transaction() as session:
             await repository.notify(session, channel, payloads)
-
-
-def _by_number(figures: Sequence[LimitFigure]) -> Iterator[tuple[LimitFigure, ...]]:
-    for begin in range(0, len(figures), FIGURES_A_NOTICE):
-        yield tuple(figures[begin : begin + FIGURES_A_NOTICE])
 
 
 def _by_size(denials: Sequence[Denial]) -> Iterator[tuple[Denial, ...]]:

@@ -32,6 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from control_plane.clients.repository import every_nth
+from control_plane.database import chunks
 from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.models import LimitRow
 from control_plane.regions.models import RegionRow
@@ -64,6 +65,11 @@ COLUMNS: dict[Dimension, str] = {
 HOURS_BACK = 1
 """Full hours evaluated beside the current one, which may have just begun."""
 _BEHIND_ALL = "\U0010ffff"
+
+
+def member_of(dimension: Dimension) -> str:
+    """What a dimension is called in a line of usage."""
+    return "key_id" if dimension == "key" else dimension
 
 
 class RowKey(NamedTuple):
@@ -148,9 +154,7 @@ async def _add(
         f"SELECT CAST(:region AS text), * FROM unnest({arrays}) "
         f"ON CONFLICT ({key}) DO UPDATE SET {sums}"
     ).bindparams(*(bindparam(name, type_=types[name]) for name in columns))
-    items = list(rows.items())
-    for start in range(0, len(items), _ROWS_A_STATEMENT):
-        part = items[start : start + _ROWS_A_STATEMENT]
+    for part in chunks(list(rows.items()), _ROWS_A_STATEMENT):
         values: dict[str, object] = {name: [getattr(row, name) for row, _ in part] for name in names}
         values |= {name: [_bounded(getattr(figures, name)) for _, figures in part] for name in FIGURES}
         await session.execute(statement, values | {"region": region})
@@ -191,6 +195,11 @@ class UsageQuery(NamedTuple):
     until: datetime
     only: dict[Dimension, str]
 
+    @property
+    def names(self) -> list[str]:
+        """The columns that lines are grouped by, in their order."""
+        return [*(["at"] if self.step != "none" else []), *(COLUMNS[dimension] for dimension in self.group_by)]
+
 
 async def complete_until(session: AsyncSession) -> dict[str, datetime | None]:
     """By region, the instant up to which all usage has arrived; ``None`` where none ever did.
@@ -217,7 +226,7 @@ async def all_lines(session: AsyncSession, query: UsageQuery) -> AsyncIterator[S
 
 def _lines(query: UsageQuery, after: str | None) -> Select[Any]:
     source = _source(query)
-    names = [*(["at"] if query.step != "none" else []), *(COLUMNS[dimension] for dimension in query.group_by)]
+    names = query.names
     columns = [source.c[name] for name in names]
     statement = select(*columns, *(bounded_sum(source.c[name]).label(name) for name in FIGURES)).select_from(source)
     if not columns:
@@ -239,8 +248,7 @@ def bounded_sum(figures: _Column) -> ColumnElement[int]:
 
 def cursor_of(row: RowMapping, query: UsageQuery) -> str:
     """Where the next page begins."""
-    names = [*(["at"] if query.step != "none" else []), *(COLUMNS[dimension] for dimension in query.group_by)]
-    return json.dumps([row[name].isoformat() if name == "at" else row[name] for name in names])
+    return json.dumps([row[name].isoformat() if name == "at" else row[name] for name in query.names])
 
 
 def _read_cursor(text: str, names: Sequence[str], step: Step) -> list[Any]:

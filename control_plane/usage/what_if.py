@@ -1,8 +1,7 @@
 """Estimates what limits would have denied, from hourly usage; each estimate states the direction of its error."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from datetime import datetime, timedelta
 
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,12 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.clients.repository import count_on
 from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.models import PlanRow
-from control_plane.limits.service import to_rule
 from control_plane.orm import bound_statements
 from control_plane.usage import windows
-from control_plane.usage.schemas import WhatIfLimit
-from control_plane.usage.what_if_repository import Affected, CandidateLimit, WhatIfQuery
-from control_plane.usage.windows import Skipped
+from control_plane.usage.repository import complete_until
+from control_plane.usage.schemas import SkippedLimit, WhatIfLimit, WhatIfOfLimit, WhatIfView
+from control_plane.usage.what_if_repository import CandidateLimit, WhatIfQuery
 from tidegate.contract.calendar import calendar_anchor_us
 from tidegate.contract.limits import BUCKET_ALGORITHMS, MONDAY_US, LimitRule
 
@@ -33,29 +31,6 @@ def most_s(command_timeout_s: float) -> float:
     return min(MOST_S, 0.75 * command_timeout_s)
 
 
-class OfLimit(NamedTuple):
-    """What one of the limits would have denied by itself."""
-
-    limit: str
-    would_deny: int
-    approximation: str
-
-
-class Outcome(NamedTuple):
-    """What the limits would have done since ``since`` to the plan's clients, ``clients_total`` in number."""
-
-    requests: int
-    denied: int
-    would_deny: int
-    would_deny_at_most: int
-    clients: int
-    clients_total: int
-    most_affected: list[Affected]
-    limits: list[OfLimit]
-    since: datetime
-    approximation: str
-
-
 def tried_from(limits: Mapping[str, WhatIfLimit]) -> list[CandidateLimit]:
     """The candidate limits of a query, by field. Raises ``InvalidError``."""
     wrong = [name for name, limit in limits.items() if (limit.window_s is None) == (limit.window is None)]
@@ -67,17 +42,14 @@ def tried_from(limits: Mapping[str, WhatIfLimit]) -> list[CandidateLimit]:
     ]
 
 
-def tried_of_plan(plan: PlanRow) -> tuple[list[CandidateLimit], list[Skipped]]:
+def tried_of_plan(plan: PlanRow) -> tuple[list[CandidateLimit], list[SkippedLimit]]:
     """The limits of a plan that usage can evaluate, and the others with the reason."""
-    tried, skipped = [], []
-    for row in plan.limits:
-        rule = to_rule(row, ())
-        reason = "it is in shadow, and stops nobody" if rule.shadow else windows.unknowable(rule)
-        if reason is None:
-            tried.append(_tried(rule))
-        else:
-            skipped.append(Skipped(rule.name, reason))
-    return tried, skipped
+    rules, skipped = windows.fit_limits(plan, _untriable)
+    return [_tried(rule) for rule in rules], skipped
+
+
+def _untriable(rule: LimitRule) -> str | None:
+    return "it is in shadow, and stops nobody" if rule.shadow else windows.unknowable(rule)
 
 
 def _tried(rule: LimitRule) -> CandidateLimit:
@@ -88,13 +60,19 @@ def _tried(rule: LimitRule) -> CandidateLimit:
 
 
 async def estimate(
-    session: AsyncSession, plan: str, tried: Sequence[CandidateLimit], days: int, now: datetime, most_s: float
-) -> Outcome:
+    session: AsyncSession,
+    plan: str,
+    tried: Sequence[CandidateLimit],
+    days: int,
+    now: datetime,
+    most_s: float,
+    skipped: Sequence[SkippedLimit] = (),
+) -> WhatIfView:
     """How many requests of the plan's clients in the last ``days`` these limits, together, would have denied.
 
     Raises ``InvalidError`` when the database needs longer than ``most_s``.
     """
-    since = (now - timedelta(days=days)).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    since = windows.whole_hour(now - timedelta(days=days))
     question = WhatIfQuery(plan, tried, since)
     total = await count_on(session, plan)
     await bound_statements(session, most_s)
@@ -105,15 +83,20 @@ async def estimate(
             raise
         too_much = f"{days} days of {total:,} clients take longer to evaluate than {most_s:g} s: ask for fewer days"
         raise InvalidError([FieldError("days", too_much)]) from error
-    return Outcome(
-        found.requests,
-        found.denied,
-        found.least,
-        found.most,
-        found.clients,
-        total,
-        found.affected,
-        [OfLimit(*one) for one in zip((limit.name for limit in tried), found.each, question.words, strict=True)],
-        since,
-        question.words[0] if len(tried) == 1 else _TOGETHER,
+    return WhatIfView(
+        clients_total=total,
+        requests=found.requests,
+        denied=found.denied,
+        would_deny=found.least,
+        would_deny_at_most=found.most,
+        clients=found.clients,
+        most_affected=found.affected,
+        limits=[
+            WhatIfOfLimit(limit=limit.name, would_deny=would_deny, approximation=words)
+            for limit, would_deny, words in zip(tried, found.each, question.words, strict=True)
+        ],
+        skipped=list(skipped),
+        since=since,
+        approximation=question.words[0] if len(tried) == 1 else _TOGETHER,
+        complete_until=await complete_until(session),
     )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.usage.schemas import CalendarWindow
+from control_plane.usage.schemas import CalendarWindow, WhatIfClient
 
 _HOUR_S = 3_600
 MOST_AFFECTED = 20
@@ -35,14 +35,6 @@ class CandidateLimit(NamedTuple):
     """How much later than the calendar's own a calendar window begins."""
 
 
-class Affected(NamedTuple):
-    """A client that the limits would have denied."""
-
-    client: str
-    requests: int
-    would_deny: int
-
-
 class Evaluation(NamedTuple):
     """The result for all clients; ``least`` and ``most`` are ``would_deny`` and ``would_deny_at_most``."""
 
@@ -52,7 +44,7 @@ class Evaluation(NamedTuple):
     most: int
     clients: int
     each: tuple[int, ...]
-    affected: list[Affected]
+    affected: list[WhatIfClient]
 
 
 class WhatIfQuery:
@@ -82,7 +74,9 @@ class WhatIfQuery:
             most=int(most),
             clients=clients,
             each=tuple(int(of_limit) for of_limit in each),
-            affected=[Affected(row[0], int(row[1]), int(row[2])) for row in rows if row[2] > 0],
+            affected=[
+                WhatIfClient(client=row[0], requests=int(row[1]), would_deny=int(row[2])) for row in rows if row[2] > 0
+            ],
         )
 
 

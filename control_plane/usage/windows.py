@@ -1,10 +1,12 @@
 """Windows of limits on hourly usage: when the current one began, and whether hours can show it. Pure."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from control_plane.limits.models import PlanRow
 from control_plane.limits.service import to_rule
+from control_plane.usage.schemas import SkippedLimit
 from tidegate.contract.calendar import grid_of, id_at, start_us
 from tidegate.contract.limits import LimitRule, dimensions
 
@@ -40,56 +42,51 @@ def unfit(rule: LimitRule) -> str | None:
     return None
 
 
-class Skipped(NamedTuple):
-    """A limit that hourly usage cannot evaluate."""
-
-    limit: str
-    reason: str
-
-
-def fit_limits(plan: PlanRow) -> tuple[list[LimitRule], list[Skipped]]:
-    """The limits of a plan that hourly usage can evaluate, and the others."""
+def fit_limits(
+    plan: PlanRow, fault: Callable[[LimitRule], str | None] = unfit
+) -> tuple[list[LimitRule], list[SkippedLimit]]:
+    """The limits of a plan that hourly usage can evaluate, and the others with their ``fault``."""
     fit, skipped = [], []
     for row in plan.limits:
         rule = to_rule(row, ())
-        reason = unfit(rule)
+        reason = fault(rule)
         if reason is None:
             fit.append(rule)
         else:
-            skipped.append(Skipped(rule.name, reason))
+            skipped.append(SkippedLimit(limit=rule.name, reason=reason))
     return fit, skipped
 
 
 def current(rule: LimitRule, now: datetime) -> Window:
-    """The window that ``now`` is in: of a calendar or aligned to the epoch, or (sliding, buckets) the last.
+    """The window that ``now`` is in; of a sliding window or a bucket, the one that ends now.
 
     Hours are whole: a window that begins within one takes all of it.
     """
     if rule.algorithm == "fixed_window":
         grid = grid_of(rule)
         id = id_at(grid, _us(now))
-        return Window(_whole(_at(start_us(grid, id))), _whole_after(rule, _at(start_us(grid, id + 1))))
+        return Window(whole_hour(_at(start_us(grid, id))), _whole_after(rule, _at(start_us(grid, id + 1))))
     length = timedelta(microseconds=rule.window_us or HOUR_US)
-    return Window(_whole(now - length) + (timedelta(hours=1) if length > timedelta(hours=1) else timedelta()), now)
+    return Window(whole_hour(now - length) + (timedelta(hours=1) if length > timedelta(hours=1) else timedelta()), now)
 
 
 def counted(rule: LimitRule, now: datetime) -> list[tuple[Window, float]]:
-    """What counts towards ``rule`` at ``now``, by weight: the first hour of one that slides weighs its part in it."""
+    """What counts towards ``rule`` at ``now``, by weight: of its first hour a sliding window counts a part."""
     if rule.algorithm == "fixed_window":
         return [(current(rule, now), 1.0)]
     start = now - timedelta(microseconds=rule.window_us or HOUR_US)
-    first = _whole(start) + timedelta(hours=1)
-    return [(Window(first, now), 1.0), (Window(_whole(start), first), (first - start) / timedelta(hours=1))]
+    first = whole_hour(start) + timedelta(hours=1)
+    return [(Window(first, now), 1.0), (Window(whole_hour(start), first), (first - start) / timedelta(hours=1))]
 
 
 def is_over(rule: LimitRule, at: datetime, now: datetime) -> bool:
     """Whether the window of ``at`` has ended by ``now``, with a whole hour: else its last hour belongs to two."""
     end = current(rule, at).end
-    return rule.algorithm == "fixed_window" and end <= now and end == _whole(end)
+    return rule.algorithm == "fixed_window" and end <= now and end == whole_hour(end)
 
 
 def period_start(rule: LimitRule, now: datetime) -> datetime:
-    """The name of the window of ``now``; sliding windows take the aligned one, which stays for a while."""
+    """When the window of ``now`` began, by which alerts know it; a sliding one goes by the aligned window."""
     if rule.calendar is not None:
         return current(rule, now).start
     return now - (now - _EPOCH) % timedelta(microseconds=rule.window_us or HOUR_US)
@@ -104,8 +101,9 @@ def _at(us: int) -> datetime:
 
 
 def _whole_after(rule: LimitRule, end: datetime) -> datetime:
-    return _whole(end) if rule.calendar == "month" else end
+    return whole_hour(end) if rule.calendar == "month" else end
 
 
-def _whole(at: datetime) -> datetime:
-    return at.replace(minute=0, second=0, microsecond=0)
+def whole_hour(at: datetime) -> datetime:
+    """When the hour of ``at`` began."""
+    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

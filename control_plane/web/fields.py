@@ -116,11 +116,11 @@ def _close(schema: Any) -> None:
 
 
 class View(BaseModel):
-    """What is shown of a resource."""
+    """What is shown of a resource. ``model_validate`` takes a row, or anything else with attributes of these names."""
 
     UNTAGGED: ClassVar[set[str]] = set()
     """Members that change by themselves: no writer is held up by them."""
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True)
 
 
 def microseconds(window_s: float) -> int:

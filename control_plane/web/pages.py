@@ -72,6 +72,15 @@ def foreign_cursor() -> InvalidError:
     return InvalidError([FieldError("cursor", "is not a cursor that this list gave out, in this order")])
 
 
+def number_after(page: Page) -> int | None:
+    """The number in the cursor of a list of what is numbered."""
+    if page.after is None:
+        return None
+    if not page.after.isdecimal() or len(page.after) > 18:
+        raise foreign_cursor()
+    return int(page.after)
+
+
 def _key_in(cursor: str) -> str:
     try:
         key = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()

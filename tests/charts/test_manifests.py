@@ -17,6 +17,7 @@ from tests.charts.rendering import (
     CONTROL_PLANE,
     DATA_PLANE,
     FULL,
+    REQUIRED,
     deployment,
     manifest,
     render,
@@ -39,9 +40,13 @@ BAD = [
     (DATA_PLANE, {"store": {"external": {"sentinels": ["s1"]}}}, "store/external/sentinels"),
     (DATA_PLANE, {"resources": {"limits": {"memory": "lots"}}}, "resources/limits/memory"),
     (DATA_PLANE, {"image": {"digest": "sha256:short"}}, "image/digest"),
-    (DATA_PLANE, {"ingress": {"paths": ["/metrics"]}}, "ingress/paths"),
+    (DATA_PLANE, {"ingress": {"paths": ["/metrics"]}}, "ingress.paths: /metrics"),
+    (DATA_PLANE, {"ingress": {"paths": ["/v1/", "/"]}}, "ingress.paths: / exposes"),
+    (CONTROL_PLANE, {"ingress": {"paths": ["/metrics/"]}}, "ingress.paths: /metrics/"),
+    (CONTROL_PLANE, {"ingress": {"paths": ["v1"]}}, "ingress/paths"),
     (DATA_PLANE, {"rls": {"port": 8101}}, "rls/port"),
     (DATA_PLANE, {"rls": {"enabled": True, "port": 8102}}, "rls.port"),
+    (DATA_PLANE, {"rls": {"enabled": True}, "service": {"port": 8181}}, "service.port"),
     (DATA_PLANE, {"node": {"healthPort": 8101}}, "node/healthPort"),
     (DATA_PLANE, {"node": {"healthPort": 8201}}, "node/healthPort"),
     (DATA_PLANE, {"node": {"tls": {"clientCAKey": "ca.crt"}}}, "node.tls"),
@@ -66,6 +71,8 @@ BAD = [
     (CONTROL_PLANE, {"networkPolicy": {"blockedCIDRs": ["metadata"]}}, "networkPolicy/blockedCIDRs"),
     (DATA_PLANE, {"fullnameOverride": "1st"}, "fullnameOverride"),
     (CONTROL_PLANE, {"database": {"existingSecret": "", "url": "mysql://db/x"}}, "database/url"),
+    (CONTROL_PLANE, {"database": {"existingSecret": "", "url": "postgresql:///x?host=db&port=6432"}}, "database.url: "),
+    (CONTROL_PLANE, {"database": {"existingSecret": "", "url": "postgresql:///x?host=db:6432"}}, "database.url: "),
     (CONTROL_PLANE, {"database": {"existingSecret": ""}}, "database"),
     (CONTROL_PLANE, {"service": {"port": 0}}, "service/port"),
     (CONTROL_PLANE, {"autoscaling": {"enabled": True, "minReplicas": 9, "maxReplicas": 3}}, "minReplicas"),
@@ -78,6 +85,8 @@ BAD = [
     (CONTROL_PLANE, {"settings": {"ADMIN_TOKEN": "in clear in the pod"}}, "ADMIN_TOKEN"),
     (DATA_PLANE, {"settings": {"REDIS_SENTINEL_PASSWORD": "in clear in the pod"}}, "REDIS_SENTINEL_PASSWORD"),
     (CONTROL_PLANE, {"serviceMonitor": {"interval": "often"}}, "serviceMonitor/interval"),
+    (DATA_PLANE, {"commonLabels": {"app.kubernetes.io/name": "limits"}}, "commonLabels: app.kubernetes.io/name"),
+    (CONTROL_PLANE, {"podLabels": {"app.kubernetes.io/instance": "a"}}, "podLabels: app.kubernetes.io/instance"),
 ]
 
 
@@ -185,6 +194,23 @@ def test_two_releases_in_a_namespace_share_no_object():
     assert both[0].isdisjoint(both[1])
 
 
+@pytest.mark.parametrize("chart", REQUIRED, ids=["data-plane", "control-plane"])
+def test_a_label_that_several_values_name_is_of_the_one_nearest_to_it(chart):
+    names = ("podMonitor", "serviceMonitor", "prometheusRule", "dashboards")
+    own = {name: {"enabled": True, "labels": {"team": name}} for name in names if name in FULL[chart]}
+    common = {"team": "all", "app.kubernetes.io/part-of": "limits"}
+    values = {"commonLabels": common, "podLabels": {"team": "pods"}}
+    made: dict[str, set[str]] = {}
+    for one in render(chart, with_required(chart, values | own)):
+        labels = one["metadata"]["labels"]
+        assert labels["app.kubernetes.io/part-of"] == "limits"
+        made.setdefault(one["kind"], set()).add(labels["team"])
+        if one["kind"] == "Deployment":
+            assert one["spec"]["template"]["metadata"]["labels"]["team"] == "pods"
+    assert made["Service"] == {"all"}
+    assert {team for teams in made.values() for team in teams} == {"all", *own}
+
+
 def test_a_release_of_any_name_can_run():
     for release in ("a" * 53, "us.east", "tidegate.nodes-of-us-east-in-the-second-cluster-of-ours"[:53]):
         for one in render(DATA_PLANE, with_required(DATA_PLANE, {}), release):
@@ -201,6 +227,19 @@ def test_settings_are_told_as_they_were_given():
     container = deployment(manifests)["spec"]["template"]["spec"]["containers"][0]
     env = {one["name"].removeprefix("TIDEGATE_"): one.get("value") for one in container["env"]}
     assert [env[name] for name in (*given, "HOST")] == ["1000000", "0.0001", "true", "::"]
+
+
+def test_a_group_of_the_identity_provider_may_have_any_letters():
+    group = "team $$ $(TIDEGATE_PORT) $x"
+    oidc = {"issuer": "https://login.example", "audience": "tidegate", "grants": [{"group": group, "role": "admin"}]}
+    pod = deployment(render(CONTROL_PLANE, with_required(CONTROL_PLANE, {"oidc": oidc})))["spec"]["template"]["spec"]
+    env: dict[str, str] = {}
+    for one in pod["containers"][0]["env"]:
+        # as Kubernetes does it: $$ is $, and $(NAME) what was set before
+        env[one["name"]] = re.sub(
+            r"\$\$|\$\((\w+)\)", lambda found: env.get(found[1], found[0]) if found[1] else "$", one.get("value", "")
+        )
+    assert json.loads(env["TIDEGATE_OIDC_GRANTS"])[0]["group"] == group
 
 
 def restarted(**values: Any) -> set[str]:
@@ -339,14 +378,18 @@ def test_the_login_of_the_store_is_the_same_for_nodes_and_agents():
 
 def test_other_regions_come_to_agents_and_gateways_to_nodes():
     values = {
-        "ingress": {"enabled": True, "host": "us-east.example", "paths": ["/internal/v1/", "/v1/authorize"]},
+        "ingress": {
+            "enabled": True,
+            "host": "us-east.example",
+            "paths": ["/internal/v1/", "/internal", "/v1/authorize"],
+        },
         "peers": {"tlsSecret": "peers-tls", "clientCertificate": True},
         "agent": {"tls": {"existingSecret": "agent-tls", "clientCAKey": "ca.crt"}},
     }
     manifests = render(DATA_PLANE, with_required(DATA_PLANE, values))
     paths = manifest(manifests, "Ingress")["spec"]["rules"][0]["http"]["paths"]
     leads = {path["path"]: path["backend"]["service"]["name"] for path in paths}
-    assert leads == {"/internal/v1/": "edge-agent", "/v1/authorize": "edge"}
+    assert leads == {"/internal/v1/": "edge-agent", "/internal": "edge-agent", "/v1/authorize": "edge"}
     spec = manifest(manifests, "Deployment", "edge-agent")["spec"]["template"]["spec"]
     container = spec["containers"][0]
     assert container["command"] == ["tidegate", "region-agent"]

@@ -95,6 +95,7 @@ def test_only_its_own_namespace_reaches_nodes_unless_the_values_name_others():
         ({"networkPolicy": {"databasePort": 6432}}, 6432),
         ({"database": {"existingSecret": "", "url": "postgresql+asyncpg://u:p:5@db:5433/x?ssl=require"}}, 5433),
         ({"database": {"existingSecret": "", "url": "postgresql+asyncpg://u:p@db/x"}}, 5432),
+        ({"database": {"existingSecret": "", "url": "postgresql:///x?host=/cloudsql/edge"}}, 5432),
     ],
 )
 def test_replicas_and_the_migration_may_reach_postgres(values, wanted):

@@ -3,14 +3,17 @@
 import contextlib
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tidegate.contract.credentials import credential_kind
+from tidegate.stack.child import Child
 from tidegate.stack.keyring import open_admin_token, open_keyring
 from tidegate.stack.layout import DataDir, StackOptions, node_places, require_sound
 from tidegate.stack.local import LocalStack
+from tidegate.stack.passed_on import settings_to_pass_on
 from tidegate.stack.ports import free_ports
 from tidegate.stack.progress import Progress, StackError
 from tidegate.stack.up import STOP_SIGNALS, run_up, started
@@ -128,14 +131,44 @@ def test_what_cannot_be_used_is_said_in_a_line(tmp_path: Path) -> None:
     assert not data_dir.admin_token.exists()
 
 
+@pytest.fixture
+def signals_as_before() -> Iterator[None]:
+    """`up` takes the signals of its process, and this one has more tests to run."""
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals_as_before")
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     DataDir(tmp_path).admin_token.mkdir()
     control_plane, node = free_ports(2)
     options = StackOptions(("eu",), data_dir=tmp_path, control_plane_port=control_plane, first_node_port=node)
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    try:
-        assert run_up(options) == 1
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    assert run_up(options) == 1
     assert "admin-token: Is a directory" in "".join(capsys.readouterr().err.splitlines())
+
+
+@pytest.mark.usefixtures("signals_as_before")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("UNKNOWN_KEY=hush", "node eu-1 refuses its settings\n  TIDEGATE_UNKNOWN_KEY: Input should be 'anonymous' or"),
+        ("LOAD_SERVERS=hush", "agent eu-agent refuses its settings\n  TIDEGATE_LOAD_SERVERS: a server is name="),
+        (
+            "HEARTBEAT_S=hush",
+            "control plane refuses its settings\n  TIDEGATE_HEARTBEAT_S: Input should be a valid number",
+        ),
+        ("OIDC_AUDIENCE=hush", "control plane refuses its settings\n  TIDEGATE_OIDC_ISSUER is needed beside"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_starts(
+    given: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Child, "start", lambda child: pytest.fail(f"{child.name} was started"))
+    ports = dict(zip(("control_plane_port", "first_node_port", "first_agent_port"), free_ports(3), strict=True))
+    assert run_up(StackOptions(("eu",), settings=settings_to_pass_on({}, [given]), **ports)) == 1
+    out, err = capsys.readouterr()
+    assert said in err
+    assert "hush" not in out + err
+    assert "logs" not in err

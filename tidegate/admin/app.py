@@ -94,7 +94,7 @@ def _command(resource: Resource, verb: Verb) -> Callable[..., None]:
     signature = [_name(name, optional=optional) for name, optional in names.items()]
     signature += [_option(at, field) for at, field in fields.items()]
     signature += [_parameter("url", ControlPlaneUrl, LOCAL_CONTROL_PLANE), _parameter("token_file", TokenFile, None)]
-    if verb.action == "list":
+    if verb.action == "list" and not verb.whole:
         signature.append(_parameter("rows", Rows, None))
     if verb.writes:
         signature += [_parameter("wait_s", WaitS, WAIT_S), _parameter("reason", Reason, None)]

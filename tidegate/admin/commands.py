@@ -63,7 +63,8 @@ def _list(control_plane: ControlPlane, path: str, values: Mapping[Field, Any], c
     items: list[dict[str, Any]] = []
     while True:
         left = MAX_PAGE if not wanted else min(MAX_PAGE, wanted - len(items))
-        rows, beside = control_plane.page(path, params | {"limit": str(left)}, call.verb.items)
+        page = {} if call.verb.whole else {"limit": str(left)}
+        rows, beside = control_plane.page(path, params | page, call.verb.items)
         items += rows
         cursor = beside.pop("next_cursor", None)
         if cursor is None or (wanted and len(items) >= wanted):
@@ -109,7 +110,8 @@ def _write(control_plane: ControlPlane, path: str, values: Mapping[Field, Any], 
         if not field.in_query:
             body = changed(body, field, value)
     body |= dict.fromkeys(call.unset)
-    params = {field.member: _as_parameter(value) for field, value in values.items() if field.in_query}
+    params = {member: given for field, value in values.items() if value for member, given in field.brings}
+    params |= {field.member: _as_parameter(value) for field, value in values.items() if field.in_query}
     sent = None if method == "DELETE" else body
     answer = control_plane.call(method, path, params=params, body=sent, headers=headers)
     return _print_outcome(answer, before, call)

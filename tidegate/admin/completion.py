@@ -11,17 +11,18 @@ TIMEOUT_S = 2.0
 
 
 class Source(NamedTuple):
-    """Where names are listed, and the member that is the name."""
+    """Where names are listed, the member that is the name, and what the list takes."""
 
     path: str
     member: str
+    parameters: tuple[str, ...] = ("limit",)
 
 
 def _sources() -> dict[str, Source]:
     """Where each name of a command's path is listed: of every resource whose list takes a prefix, and of four more."""
     found = {
         "endpoint": Source("/v1/endpoints", "endpoint"),
-        "job": Source("/v1/jobs", "job"),
+        "job": Source("/v1/jobs", "job", ()),
         "key_id": Source("/v1/clients/{client}/keys", "key_id"),
         "token_id": Source("/v1/tokens", "token_id"),
     }
@@ -30,7 +31,7 @@ def _sources() -> dict[str, Source]:
         if "show" in verbs and PREFIX in verbs["list"].fields:
             listed = verbs["list"].path
             (name,) = parameters(verbs["show"].path.removeprefix(listed))
-            found[name] = Source(listed, resource.columns[0])
+            found[name] = Source(listed, resource.columns[0], ("limit", "prefix"))
     return found
 
 
@@ -46,7 +47,8 @@ def names_like(name: str, begun: str, typed: Mapping[str, Any]) -> list[str]:
 
     source = SOURCES[name]
     above = {other: typed.get(f"name_{other}") for other in parameters(source.path)}
-    params = {"limit": ENOUGH} | ({"prefix": begun} if begun else {})
+    wanted = {"limit": ENOUGH} | ({"prefix": begun} if begun else {})
+    params = {name: value for name, value in wanted.items() if name in source.parameters}
     try:
         path, token = filled(source.path, above), admin_token(typed.get("token_file"))
         with ControlPlane(typed["url"], token, timeout_s=TIMEOUT_S) as control_plane:

@@ -60,7 +60,7 @@ RESOURCES = (
         Verb("limits", "Show every limit in force, and what is left of it in each region now.", "list",
              "/v1/clients/{client}/limits",
              (), ("name", "plan", "source", "scope", "window_s", "window", "shadow", "region", "limit", "used",
-                  "remaining", "reset_s", "reason"), "limits", per="regions"),
+                  "remaining", "reset_s", "reason"), "limits", per="regions", whole=True),
     )),
     Resource("keys", "Clients' API keys. A secret is shown once, when it is made.", (
         "key_id", "client", "name", "prefix", "created_at", "expires_at", "last_used",
@@ -166,7 +166,8 @@ RESOURCES = (
              ("kind", "id", "before", "after"), "changes"),
         Verb("rollback", "Make the configuration what it was at this revision.", "post",
              "/v1/revisions/{revision}/rollback", (
-            Field("dry_run", "Only show what would change.", "bool", in_query=True),
+            Field("dry_run", "Only show what would change.", "bool", in_query=True,
+                  brings=(("allow_deletes", str(10**9)),)),
             Field("allow_deletes", "How many deletions are allowed, if more than 10.", "int", in_query=True),
         )),
     )),
@@ -213,7 +214,7 @@ RESOURCES = (
         Verb("busiest", "List the clients that did most.", "list", "/v1/usage/busiest", (
             Field("by", "Most of what.", choices=("allowed", "denied", "cost")),
             Field("count", "How many.", "int"), Field("from", "From this instant on, or this long ago.", "ago"),
-        )),
+        ), whole=True),
     )),
     Resource("nodes", "Nodes and agents: what each has applied, or refused.", (
         "node", "region", "role", "version", "connected", "last_seen", "applied_revision", "behind", "held_back",
@@ -263,7 +264,7 @@ RESOURCES = (
     Resource("jobs", "What the control plane runs on a schedule.", (
         "job", "every_s", "running", "last_outcome", "last_detail", "last_finished_at", "next_run_at", "failures",
     ), (
-        Verb("list", "List jobs with their last run.", "list", "/v1/jobs"),
+        Verb("list", "List jobs with their last run.", "list", "/v1/jobs", whole=True),
         Verb("show", "Show a job.", "show", "/v1/jobs/{job}"),
         Verb("run", "Run a job now.", "post", "/v1/jobs/{job}/run"),
     )),

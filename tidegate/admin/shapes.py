@@ -38,6 +38,8 @@ class Field(NamedTuple):
     required: bool = False
     in_query: bool = False
     """Whether it goes into the query of a write, too."""
+    brings: tuple[tuple[str, str], ...] = ()
+    """Members of the query that come with it, unless they are given."""
 
     @property
     def flag(self) -> str:
@@ -59,6 +61,8 @@ class Verb(NamedTuple):
     """The member of the answer that holds a list's rows."""
     per: str = ""
     """A member of each row, objects by name: people see a line for each of them."""
+    whole: bool = False
+    """A list's answer holds every row, and is no page."""
 
     @property
     def writes(self) -> bool:

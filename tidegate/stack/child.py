@@ -38,7 +38,7 @@ class Child:
         self.log_path = log_path
         self._directory = directory
         self._command = [str(part) for part in command]
-        self._env = inherited_environment() | dict(env or {})
+        self.env = inherited_environment() | dict(env or {})
         self._stop_signal = stop_signal
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -55,7 +55,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._env,
+                env=self.env,
                 cwd=self._directory,
                 start_new_session=True,
                 preexec_fn=_die_with_parent(self._stop_signal),  # noqa: PLW1509 - started from the main thread only

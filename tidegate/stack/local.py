@@ -8,6 +8,10 @@ from functools import partial
 
 import httpx
 
+from control_plane.settings import Settings as ControlPlaneSettings
+from data_plane.settings import AgentSettings
+from data_plane.settings import Settings as NodeSettings
+from tidegate.environment import refusals
 from tidegate.stack.admin import AdminApi
 from tidegate.stack.child import Child, wait_until_done, wait_until_ready
 from tidegate.stack.keyring import Keyring
@@ -80,6 +84,16 @@ class LocalStack:
         """Every process that runs for as long as the stack does."""
         stores = [store.child for store in self._stores.values()]
         return [self._postgres.child, *stores, self._control_plane, *self._agent_children, *self._node_children]
+
+    def require_settings(self) -> None:
+        """Raise ``StackError`` with what a process would say of its settings at its start, seconds from now."""
+        for settings, child in (
+            (ControlPlaneSettings, self._control_plane),
+            (AgentSettings, self._agent_children[0]),
+            (NodeSettings, self._node_children[0]),
+        ):
+            if lines := refusals(settings, child.env):
+                raise StackError("\n  ".join([f"{child.name} refuses its settings", *lines]))
 
     def start(self, admin_token: str) -> None:
         """Start everything and wait until all of it is ready; on an error some of it still runs: call ``stop``.

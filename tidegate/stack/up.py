@@ -42,10 +42,11 @@ def run_up(options: StackOptions) -> int:
         with _data_dir(options.data_dir) as data_dir:
             token, made = open_admin_token(data_dir, options.admin_token)
             keyring = open_keyring(data_dir, options.regions)
+            new_stack = partial(LocalStack, options, data_dir, keyring, progress=progress, interrupted=interrupted)
+            new_stack().require_settings()
             if made:
                 progress.result(f"admin token: {token} (kept in {data_dir.admin_token})")
             keeps_no_logs = options.data_dir is None
-            new_stack = partial(LocalStack, options, data_dir, keyring, progress=progress, interrupted=interrupted)
             stack = started(new_stack, token, progress)
             try:
                 if options.demo:

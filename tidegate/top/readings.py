@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -13,6 +13,8 @@ TIMEOUT_S = 5.0
 BUSIEST = 10
 READ = 100
 """So many of the busiest are read."""
+LONGEST = timedelta(days=30)
+"""A watch that lasts longer begins anew: the control plane adds up 31 days at most."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -94,7 +96,7 @@ class AdminReader:
         self._client = httpx.Client(
             base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT_S, trust_env=False
         )
-        self._since = since.replace(minute=0, second=0, microsecond=0)
+        self._since = _hour(since)
 
     def close(self) -> None:
         """Close the connections."""
@@ -108,6 +110,9 @@ class AdminReader:
             raise NoReadingError(f"{self._url} does not answer as a control plane does") from None
 
     def _reading(self) -> Reading:
+        at = datetime.now(UTC)
+        if at - self._since > LONGEST:
+            self._since = _hour(at)
         usage = self._get("/v1/usage", {"group_by": "region", "from": self._since.isoformat(), "limit": "1000"})
         busiest = self._get("/v1/usage/busiest", {"count": str(READ), "from": self._since.isoformat()})
         return Reading(
@@ -142,6 +147,10 @@ class AdminReader:
         return body
 
 
+def _hour(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
 def _detail(response: httpx.Response) -> str:
     try:
         return str(response.json()["detail"])
@@ -158,7 +167,9 @@ def _instant(text: str | None) -> datetime | None:
 
 
 def compare(now: Reading, before: Reading | None) -> View:
-    """What is shown of a reading, with rates since the one before."""
+    """What is shown of a reading, with rates since the one before, unless the watch began anew in between."""
+    if before is not None and before.since != now.since:
+        before = None
     clients = [_client_rates(client, counts, now, before) for client, counts in now.by_client.items()]
     clients.sort(key=lambda one: (-(one.allowed_per_s or 0) - (one.denied_per_s or 0), -one.allowed - one.denied))
     return View(

@@ -20,9 +20,9 @@ MAX_VALUE = 500
 
 async def show(visit: Visit) -> Response:
     """The first step: the form, and what will change by it."""
-    action, refusal = _action(visit)
-    if action is None or refusal is not None:
-        return refusal or visit.page("problem.html", 404, title="Not found", detail="There is no such action.")
+    action = _action(visit)
+    if isinstance(action, Response):
+        return action
     values = _values(action, visit.request.query_params)
     if action.fields and not visit.asked("look"):
         return _page(visit, action, values, {})
@@ -34,9 +34,9 @@ async def show(visit: Visit) -> Response:
 
 async def do(visit: Visit) -> Response:
     """The second step: do it, and say when every node enforced it."""
-    action, refusal = _action(visit)
-    if action is None or refusal is not None:
-        return refusal or visit.page("problem.html", 404, title="Not found", detail="There is no such action.")
+    action = _action(visit)
+    if isinstance(action, Response):
+        return action
     values = _values(action, visit.form) | {"expires_at": visit.form.get("expires_at", "")}
     try:
         proposal = await action.propose(visit.api, values)
@@ -60,18 +60,19 @@ async def do(visit: Visit) -> Response:
     )
 
 
-def _action(visit: Visit) -> tuple[Action | None, Response | None]:
+def _action(visit: Visit) -> Action | Response:
+    """The action that was asked for, or why the visitor does not get it."""
     action = ACTIONS.get(visit.request.path_params["action"])
     if action is None:
-        return None, None
+        return visit.page("problem.html", 404, title="Not found", detail="There is no such action.")
     try:
         # a role for some clients only is enough to be shown the form: the API refuses what it does not cover
         principal = visit.visitor.principal
         role = strongest((principal.role, *(grant.role for grant in principal.grants)))
         require(principal._replace(role=cast("AdminRole", role)), action.role)
     except ForbiddenError as error:
-        return action, visit.page("problem.html", 403, title="Not for your role", detail=str(error))
-    return action, None
+        return visit.page("problem.html", 403, title="Not for your role", detail=str(error))
+    return action
 
 
 def _values(action: Action, given: Mapping[str, str]) -> dict[str, str]:

@@ -73,8 +73,6 @@ async def override(api: Api, values: Values) -> Proposal:
     figure, burst = whole(values, "limit"), whole(values, "burst", required=False)
     expires_at = expiry_of(values)
     body = {"limit": figure, "burst": burst, "expires_at": expires_at}
-    if there.ok and there.body.get("shares") and expires_at is None:
-        body["shares"] = there.body["shares"]
     before = there.body["limit"] if there.ok else of_plan["limit"]
     return Proposal(
         "PUT",

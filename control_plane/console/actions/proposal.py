@@ -21,7 +21,6 @@ class Field(NamedTuple):
     options: Sequence[tuple[str, str]] = ()
     required: bool = True
     help: str = ""
-    kind: str = "text"
 
 
 class Change(NamedTuple):
@@ -105,7 +104,7 @@ def fraction(values: Values, name: str) -> float:
     try:
         value = float(values.get(name, ""))
     except ValueError:
-        raise WrongFieldsError(**{name: "must be a number from 0 to 1"}) from None
+        value = -1.0
     if not 0 <= value <= 1:
         raise WrongFieldsError(**{name: "must be a number from 0 to 1"})
     return value

@@ -41,10 +41,9 @@ async def page(visit: Visit) -> Response:
     since = (datetime.now(UTC) - length).isoformat()
     path, api = f"/v1/clients/{name}", visit.api
     client = await api.read(path)
-    limits, keys, overrides, hours, by_limit, audit = await asyncio.gather(
+    limits, keys, hours, by_limit, audit = await asyncio.gather(
         api.read(f"{path}/limits"),
         api.read(f"{path}/keys", limit=100),
-        api.read(f"{path}/overrides", limit=100),
         api.read(f"{path}/usage", group_by=step, limit=1000, from_=since),
         api.read(f"{path}/usage", group_by="limit", limit=100, from_=since),
         api.permitted("/v1/audit", resource="client", name=name, limit=8),
@@ -59,7 +58,6 @@ async def page(visit: Visit) -> Response:
         regions=regions,
         blocks=[block for block in blocks if block],
         keys=keys["items"],
-        overrides={one["limit_name"]: one for one in overrides["items"]},
         usage=_filled(hours["items"], step, length),
         step=step,
         span=span,

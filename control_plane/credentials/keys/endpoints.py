@@ -21,7 +21,7 @@ from control_plane.orm import equal
 from control_plane.publishing.writer import Changing, Creating
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import ClientName, Text
-from control_plane.web.pages import Listing, Page, listing, sorted_by
+from control_plane.web.pages import Listing, Page, sorted_by
 from tidegate.contract.credentials import RANDOM_BYTES
 
 router = APIRouter(prefix="/v1", tags=["keys"], dependencies=[Depends(by_method)])
@@ -40,8 +40,7 @@ async def find_keys(
     ],
 ) -> Listing[KeyView]:
     """Keys whose secret begins like this."""
-    rows = repository.keys_by_prefix(prefix)
-    return listing(await rows.page(session, page), page, lambda row: rows.key(row, page), keys.view)
+    return await repository.keys_by_prefix(prefix).listing(session, page, keys.view)
 
 
 @router.get("/clients/{client}/keys")
@@ -50,9 +49,8 @@ async def list_keys(
 ) -> Listing[KeyView]:
     """A client's keys, all or those of a name."""
     await _clients.row(session, client)
-    rows = repository.keys_of(client)
-    found = await rows.page(session, page, where=equal((KeyRow.name, name)))
-    return listing(found, page, lambda row: rows.key(row, page), keys.view)
+    where = equal((KeyRow.name, name))
+    return await repository.keys_of(client).listing(session, page, keys.view, where=where)
 
 
 @router.post("/clients/{client}/keys", status_code=201, response_model=KeyCreated)

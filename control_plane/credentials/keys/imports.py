@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from control_plane.clients.imports import Numbered, Store, Tally
 from control_plane.clients.models import KeyRow
-from control_plane.clients.repository import existing
+from control_plane.clients.repository import clients
 from control_plane.credentials.keys import repository
 from control_plane.credentials.keys.schemas import KeyImport
 from control_plane.credentials.keys.service import key_document, looks_random, view
@@ -20,10 +20,10 @@ def store_keys(new_id: Callable[[], str]) -> Store:
     async def store(write: ConfigWrite, part: Sequence[Numbered[KeyImport]], tally: Tally) -> None:
         hashes = [item.line.secret_sha256 or secret_sha256(item.line.secret or "") for item in part]
         owners = await repository.owners(write.session, hashes)
-        clients = await existing(write.session, sorted({item.line.client for item in part}))
+        known = await clients.existing(write.session, {item.line.client for item in part})
         rows = []
         for (number, line), sha256 in zip(part, hashes, strict=True):
-            fault = _key_fault(line, owners.get(sha256), clients)
+            fault = _key_fault(line, owners.get(sha256), known)
             if fault is not None:
                 tally.refuse(number, [fault])
             elif sha256 in owners:

@@ -7,7 +7,7 @@ from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import NamedRows, Resource
-from control_plane.routes.repository import existing_backends
+from control_plane.routes.repository import backends
 from control_plane.web.etags import Preconditions
 from tidegate.contract.credentials import make_credential
 from tidegate.contract.load import Reporter
@@ -82,7 +82,7 @@ def _publish(write: ConfigWrite, row: ReporterRow) -> None:
 
 
 async def _set_backends(write: ConfigWrite, row: ReporterRow, names: list[str]) -> None:
-    existing = await existing_backends(write.session, names)
+    existing = await backends.existing(write.session, names)
     errors = [
         FieldError(f"backends[{place}]", f"there is no backend named {name}")
         for place, name in enumerate(names)

@@ -14,7 +14,7 @@ from control_plane.credentials.tokens.schemas import TokenCreate, TokenCreated, 
 from control_plane.database import Reading
 from control_plane.publishing.writer import Changing, Creating
 from control_plane.web.etags import json_with_etag
-from control_plane.web.pages import Listing, Page, listing, sorted_by
+from control_plane.web.pages import Listing, Page, sorted_by
 from tidegate.contract.credentials import RANDOM_BYTES
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"], dependencies=[Depends(admin_only)])
@@ -28,8 +28,7 @@ async def list_tokens(
     role: TokenRole | None = None,
 ) -> Listing[TokenView]:
     """Tokens that are not revoked."""
-    rows = await repository.live.page(session, page, where=repository.of_role(role))
-    return listing(rows, page, lambda row: repository.live.key(row, page), service.view)
+    return await repository.live.listing(session, page, service.view, where=repository.of_role(role))
 
 
 @router.post("", status_code=201, response_model=TokenCreated)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, exists, func, or_, select, text, update
+from sqlalchemy import ColumnElement, exists, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import Grant, Principal
@@ -12,7 +12,7 @@ from control_plane.credentials.tokens.models import Token
 from control_plane.resources import NamedRows
 
 FIRST_TOKEN_LOCK = 0x71DE6A7E
-_IN_FORCE = Token.revoked_at.is_(None) & or_(Token.expires_at.is_(None), Token.expires_at > func.now())
+IN_FORCE = Token.revoked_at.is_(None) & or_(Token.expires_at.is_(None), Token.expires_at > func.now())
 live = NamedRows(
     Token,
     Token.token_id,
@@ -41,9 +41,8 @@ async def other_lasting_admin(session: AsyncSession, token_id: str) -> bool:
 
 async def principal_by_secret(session: AsyncSession, sha256: str) -> Principal | None:
     """Who holds the token with this hash, unless it is revoked or expired; after a rotation the hash before it too."""
-    before = (Token.previous_sha256 == sha256) & (Token.previous_expires_at > func.now())
     query = select(Token.token_id, Token.name, Token.role, Token.scoped_grant)
-    row = (await session.execute(query.where(or_(Token.sha256 == sha256, before), _IN_FORCE))).one_or_none()
+    row = (await session.execute(query.where(Token.known_by(sha256), IN_FORCE))).one_or_none()
     if row is None:
         return None
     return Principal(row.name, row.role, row.token_id, sha256, grants_of(row.scoped_grant))
@@ -61,9 +60,7 @@ def of_role(role: str | None) -> list[ColumnElement[bool]]:
 
 async def hashes_in_force(session: AsyncSession) -> set[str]:
     """The hashes of every token's secrets that work at this moment."""
-    overlapping = case((Token.previous_expires_at > func.now(), Token.previous_sha256))
-    query = select(Token.sha256, overlapping).where(_IN_FORCE)
-    return {sha256 for row in await session.execute(query) for sha256 in row if sha256 is not None}
+    return await Token.hashes_in_force(session, IN_FORCE)
 
 
 async def note_used(session: AsyncSession, used: Mapping[str, datetime]) -> None:

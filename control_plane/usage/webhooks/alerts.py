@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.database import Database
-from control_plane.limits.repository import all_plans
+from control_plane.database import Database, chunks
+from control_plane.limits.service import Plans
 from control_plane.usage import near_limit_repository, windows
 from control_plane.usage.models import UsageWebhookRow
 from control_plane.usage.near_limit_repository import Near
@@ -28,19 +28,18 @@ async def find_alerts(database: Database, now: datetime) -> int:
         webhooks = await repository.enabled(session)
         found = await _found(session, webhooks, now) if webhooks else []
     new = 0
-    for start in range(0, len(found), ALERTS_A_STATEMENT):
+    for part in chunks(found, ALERTS_A_STATEMENT):
         async with database.transaction() as session:
-            new += await repository.add_messages(session, found[start : start + ALERTS_A_STATEMENT])
+            new += await repository.add_messages(session, part)
     return new
 
 
 async def _found(session: AsyncSession, webhooks: Sequence[UsageWebhookRow], now: datetime) -> list[dict[str, object]]:
     lowest = min(threshold for webhook in webhooks for threshold in webhook.thresholds)
-    wanted = {webhook.plan for webhook in webhooks}
+    named = {webhook.plan for webhook in webhooks if webhook.plan is not None}
+    wanted = None if any(webhook.plan is None for webhook in webhooks) else named
     alerts: list[dict[str, object]] = []
-    for plan in await all_plans(session):
-        if None not in wanted and plan.plan not in wanted:
-            continue
+    for plan in (await Plans.rows.find_all(session, wanted)).values():
         rules, _ = windows.fit_limits(plan)
         by_name = {rule.name: rule for rule in rules}
         ended = [rule for rule in rules if windows.is_over(rule, now - LATE, now)]
@@ -73,5 +72,5 @@ def _alerts(
             "due_at": func.now(),
         }
         for threshold in webhook.thresholds
-        if near.used / near.of >= threshold
+        if near.share >= threshold
     ]

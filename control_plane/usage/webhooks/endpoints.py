@@ -24,7 +24,7 @@ from control_plane.usage.webhooks.schemas import (
 from control_plane.usage.webhooks.service import WebhookKeys, Webhooks, delivery_view
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import ClientName, Name
-from control_plane.web.pages import Listing, Page, Prefix, listing, sorted_by
+from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 
 router = APIRouter(prefix="/v1/usage-webhooks", tags=["usage"], dependencies=[Depends(by_method)])
 _webhooks = Webhooks()
@@ -111,6 +111,4 @@ async def list_deliveries(
     where = equal((UsageAlert.client, client))
     if delivered is not None:
         where.append(UsageAlert.delivered_at.is_not(None) if delivered else UsageAlert.delivered_at.is_(None))
-    rows = repository.messages_of(webhook)
-    found = await rows.page(session, page, where=where)
-    return listing(found, page, lambda row: rows.key(row, page), delivery_view)
+    return await repository.messages_of(webhook).listing(session, page, delivery_view, where=where)

@@ -13,11 +13,6 @@ from control_plane.usage.models import UsageAlert, UsageWebhookRow
 webhooks = NamedRows(UsageWebhookRow, UsageWebhookRow.webhook, sortable={"created_at": UsageWebhookRow.created_at})
 
 
-async def count(session: AsyncSession) -> int:
-    """How many webhooks there are."""
-    return await session.scalar(select(func.count()).select_from(UsageWebhookRow)) or 0
-
-
 async def delete_messages(session: AsyncSession, webhook: str) -> None:
     """Delete a webhook's messages."""
     await session.execute(delete(UsageAlert).where(UsageAlert.webhook == webhook))

@@ -33,15 +33,7 @@ class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
 
     def view(self, row: UsageWebhookRow) -> WebhookView:
         """Show a webhook."""
-        return WebhookView(
-            webhook=row.webhook,
-            url=row.url,
-            plan=row.plan,
-            client=row.client,
-            thresholds=row.thresholds,
-            enabled=row.enabled,
-            created_at=row.created_at,
-        )
+        return WebhookView.model_validate(row)
 
     async def save(
         self, write: ConfigWrite, name: str, body: WebhookFields, current: UsageWebhookRow | None
@@ -51,7 +43,7 @@ class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
             raise InvalidError([FieldError("plan", f"there is no plan named {body.plan}")])
         if body.client is not None and await write.session.get(ClientRow, body.client) is None:
             raise InvalidError([FieldError("client", f"there is no client named {body.client}")])
-        if current is None and await repository.count(write.session) >= MAX_WEBHOOKS:
+        if current is None and await self.rows.count(write.session) >= MAX_WEBHOOKS:
             raise ConflictError(f"There are {MAX_WEBHOOKS} usage webhooks already.")
         row = current or UsageWebhookRow(webhook=name, salt=self._salt)
         row.url, row.plan, row.client = body.url, body.plan, body.client

@@ -95,6 +95,9 @@ volumeMounts: {{- . | nindent 2 }}
 {{- if not (or .Values.database.existingSecret .Values.database.url) -}}
 {{- $wrong = append $wrong "database.existingSecret: name a secret with the URL of Postgres (or give database.url)" -}}
 {{- end -}}
+{{- if regexMatch "[?&](port=|host=[^/%])" .Values.database.url -}}
+{{- $wrong = append $wrong "database.url: name host and port before the database, not behind the ?: the network policy allows that port" -}}
+{{- end -}}
 {{- if and .Values.database.clientCertificate (not .Values.database.tlsSecret) -}}
 {{- $wrong = append $wrong "database: clientCertificate is in tlsSecret: name that" -}}
 {{- end -}}
@@ -106,6 +109,16 @@ volumeMounts: {{- . | nindent 2 }}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- $wrong = append $wrong "ingress.host: name the host" -}}
+{{- end -}}
+{{- range $name, $labels := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels -}}
+{{- range pick ($labels | default dict) "app.kubernetes.io/name" "app.kubernetes.io/instance" | keys | sortAlpha -}}
+{{- $wrong = append $wrong (printf "%s: %s is set by the chart, for Services and policies find pods by it" $name .) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.ingress.paths -}}
+{{- if regexMatch "^/+(metrics(/.*)?)?$" . -}}
+{{- $wrong = append $wrong (printf "ingress.paths: %s exposes /metrics; name what is asked from outside, as /v1/" .) -}}
+{{- end -}}
 {{- end -}}
 {{- with .Values.oidc }}
 {{- if and .issuer (not (or .clientId .audience)) -}}

@@ -95,11 +95,23 @@
 {{- $wrong = append $wrong (printf "%s: clientCertificate is in tlsSecret: name that" $name) -}}
 {{- end -}}
 {{- end -}}
-{{- if and .Values.rls.enabled (eq (int .Values.rls.port) (int .Values.node.healthPort)) -}}
-{{- $wrong = append $wrong "rls.port: is node.healthPort" -}}
+{{- range $name, $port := dict "node.healthPort" .Values.node.healthPort "service.port" .Values.service.port -}}
+{{- if and $.Values.rls.enabled (eq (int $.Values.rls.port) (int $port)) -}}
+{{- $wrong = append $wrong (printf "rls.port: is %s too" $name) -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- $wrong = append $wrong "ingress.host: name the host" -}}
+{{- end -}}
+{{- range $name, $labels := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels -}}
+{{- range pick ($labels | default dict) "app.kubernetes.io/name" "app.kubernetes.io/instance" | keys | sortAlpha -}}
+{{- $wrong = append $wrong (printf "%s: %s is set by the chart, for Services and policies find pods by it" $name .) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.ingress.paths -}}
+{{- if regexMatch "^/+(metrics(/.*)?)?$" . -}}
+{{- $wrong = append $wrong (printf "ingress.paths: %s exposes /metrics; name what is asked from outside, as /v1/" .) -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
 {{- $wrong = append $wrong "autoscaling: minReplicas is above maxReplicas" -}}

@@ -88,12 +88,10 @@
 {{- end }}
 {{- end -}}
 
-{{- /* Labels and annotations of a process's pods, of (root, labels, given: what else they must follow). */ -}}
+{{- /* Labels and annotations of a process's pods, of (root, name, given: what else they must follow). */ -}}
 {{- define "tidegate.regionPodMetadata" -}}
-labels:
-  {{- .labels | nindent 2 }}
-  tidegate.region: {{ .root.Values.region | quote }}
-  {{- with .root.Values.podLabels }}{{ toYaml . | nindent 2 }}{{ end }}
+{{- $more := merge (dict "tidegate.region" .root.Values.region) (.root.Values.podLabels | default dict) }}
+labels: {{- include "tidegate.labelsOf" (dict "root" .root "name" .name "more" $more) | nindent 2 }}
 annotations:
   {{- $external := .root.Values.store.external }}
   {{- $given := list .root.Values.credential.value $external.url .given }}

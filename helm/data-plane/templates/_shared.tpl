@@ -22,15 +22,14 @@ app.kubernetes.io/name: {{ .name | quote }}
 app.kubernetes.io/instance: {{ .root.Release.Name | trunc 63 | trimSuffix "-" | quote }}
 {{- end -}}
 
+{{- /* All labels, of (root, name, more): where two places name one, `more` counts before commonLabels, and both before ours. */ -}}
 {{- define "tidegate.labelsOf" -}}
-{{ include "tidegate.selectorOf" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | replace "+" "_" | quote }}
-app.kubernetes.io/part-of: tidegate
-app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" | quote }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end -}}
+{{- $ours := include "tidegate.selectorOf" . | fromYaml -}}
+{{- $_ := set $ours "app.kubernetes.io/version" (.root.Chart.AppVersion | replace "+" "_") -}}
+{{- $_ := set $ours "app.kubernetes.io/part-of" "tidegate" -}}
+{{- $_ := set $ours "app.kubernetes.io/managed-by" .root.Release.Service -}}
+{{- $_ := set $ours "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
+{{ mergeOverwrite $ours (.root.Values.commonLabels | default dict) (.more | default dict) | toYaml }}
 {{- end -}}
 
 {{- define "tidegate.selector" -}}
@@ -38,7 +37,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 
 {{- define "tidegate.labels" -}}
-{{ include "tidegate.labelsOf" (dict "root" . "name" (include "tidegate.name" .)) }}
+{{ include "tidegate.labelsAnd" (dict "root" .) }}
+{{- end -}}
+
+{{- /* The same, of (root, more). */ -}}
+{{- define "tidegate.labelsAnd" -}}
+{{ include "tidegate.labelsOf" (dict "root" .root "name" (include "tidegate.name" .root) "more" .more) }}
 {{- end -}}
 
 {{- define "tidegate.testSelector" -}}

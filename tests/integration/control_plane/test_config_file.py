@@ -157,6 +157,8 @@ async def test_a_dry_run_tries_everything_and_keeps_nothing(api: httpx.AsyncClie
     assert tried.json()["dry_run"] is True
     assert tried.json()["counts"]["plans"] == {"create": 3}
     assert (await exported(api)) == {name: 1 if name == "version" else {} for name in FILE}
+    misspelt = await applied(api, FILE, dryrun=True)
+    assert (misspelt.status_code, misspelt.json()["errors"][0]["field"]) == (422, "dryrun")
     assert [item["name"] for item in (await api.get("/v1/audit")).json()["items"]] == ["tok_first"]
 
 

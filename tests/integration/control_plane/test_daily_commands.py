@@ -98,6 +98,21 @@ async def test_enforcement_at_night(served: RunningControlPlane) -> None:
         assert "node-1" in (await run(served, "nodes list --connected")).stdout
 
 
+async def test_a_dry_run_shows_what_a_rollback_deletes_however_much_it_is(served: RunningControlPlane) -> None:
+    back = f"revisions rollback {(await answer(served, 'plans create free', '--wait-s', '0'))['revision']}"
+    for number in range(11):
+        await served.admin.put(f"/v1/clients/c{number}", json={"plan": "free"})
+    refused = await run(served, back, code=1)
+    assert "allow_deletes (--allow-deletes): this would delete 11" in refused.output
+    shown = await answer(served, f"{back} --dry-run")
+    assert {change["action"] for change in shown["result"]["changes"]} == {"delete"}
+    assert len(shown["result"]["changes"]) == 11
+    assert "c10" in (await run(served, f"{back} --dry-run")).stdout
+    await run(served, f"{back} --dry-run --allow-deletes 10", code=1)
+    await run(served, f"{back} --no-dry-run", code=1)
+    assert len((await answer(served, "clients list"))["items"]) == 11
+
+
 async def test_a_canary_is_watched_and_released(served: RunningControlPlane) -> None:
     async with served.node("a").following(), served.node("b").following():
         await run(served, "plans create free")

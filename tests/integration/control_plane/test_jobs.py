@@ -32,9 +32,11 @@ async def database(make_settings: Callable[..., Settings]) -> AsyncIterator[Data
 
 
 @asynccontextmanager
-async def standing(database: Database, *jobs: Job, replica: str = "one") -> AsyncIterator[Leadership]:
+async def standing(
+    database: Database, *jobs: Job, replica: str = "one", clock: Callable[[], float] = time.time
+) -> AsyncIterator[Leadership]:
     """A replica that stands for leader with these jobs."""
-    leadership = Leadership(database, JobRunner(database, Registry(jobs), replica, Metrics()).lead)
+    leadership = Leadership(database, JobRunner(database, Registry(jobs), replica, Metrics(), clock).lead)
     task = asyncio.create_task(leadership.run())
     try:
         yield leadership
@@ -149,6 +151,22 @@ async def test_a_job_takes_no_more_than_its_share_of_the_time_but_when_it_is_ask
     (first_began, first_ended), (second_began, second_ended), (third_began, _) = runs
     assert second_began - first_ended >= 4 * (first_ended - first_began)
     assert third_began - second_ended < 4 * (second_ended - second_began)
+
+
+async def test_jobs_are_planned_anew_when_the_clock_is_set_back(database: Database) -> None:
+    """A scheduler that planned a run at 12:10 would let it wait for two hours where 12:00 becomes 10:10."""
+    set_by_s = 0.0
+    often, seldom = Counting(), Counting()
+    jobs = Job("often", 0.05, often), Job("seldom", 3600, seldom)
+    async with standing(database, *jobs, clock=lambda: time.time() + set_by_s) as leadership:
+        for step_s in (7_200.0, 0.0):
+            await until(lambda: leadership.leads and often.runs)
+            set_by_s = step_s
+            await ask(database, "seldom")  # it looks at its clock once more
+            await until_recorded(database, "seldom", lambda row: row.runs >= 2)
+        await until(lambda: not leadership.leads)
+        often.runs = 0
+        await until(lambda: often.runs)
 
 
 async def test_one_leads_and_asking_while_it_runs_means_once_more(database: Database) -> None:

@@ -108,6 +108,7 @@ async def test_pages_of_a_sorted_list_follow_each_other(api: httpx.AsyncClient) 
         ("/v1/revisions", {"since": "yesterday"}, "since"),
         ("/v1/regions", {"prefix": "eu\0"}, "prefix"),
         ("/v1/keys", {"prefix": "tg_\0"}, "prefix"),
+        ("/v1/blocks", {"limit": "1", "address": "203.0.113.7"}, "address"),
     ],
 )
 async def test_a_wrong_filter_is_named(api: httpx.AsyncClient, path: str, query: dict[str, str], field: str) -> None:

@@ -1,6 +1,7 @@
 """Days from hours, partitions that come and go, who is near a limit, and what a limit would have done."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
@@ -16,14 +17,17 @@ from control_plane.usage import near_limit_repository as nearness
 from control_plane.usage.jobs import roll_up, tidy
 from control_plane.usage.models import LARGEST
 from control_plane.usage.partitions import Partitions, drop_before
-from control_plane.usage.what_if import Outcome, estimate
+from control_plane.usage.schemas import WhatIfView
+from control_plane.usage.what_if import estimate
 from control_plane.usage.what_if_repository import CandidateLimit
 from testing.control_plane import RunningControlPlane
+from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.usage_batches import FREE, batch, cell, now, ship, this_hour, totals
 from tests.reference.windows import fixed_window, sliding_window
 from tidegate.contract.limits import LimitRule
 from tidegate.contract.usage import Place
 from tidegate.stack.postgres import PostgresServer
+from tidegate.top.readings import AdminReader
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
@@ -355,7 +359,7 @@ async def test_many_clients_are_judged_by_one_statement_and_what_takes_too_long_
         CandidateLimit("elsewhere", 0, 0, None, "day", ("export",)),
     ]
 
-    async def estimated(most_s: float) -> Outcome:
+    async def estimated(most_s: float) -> WhatIfView:
         async with a_database.read() as session:
             return await estimate(session, "free", tried, 3, now(), most_s)
 
@@ -386,6 +390,14 @@ async def test_busiest_clients_come_first(served: RunningControlPlane) -> None:
     assert [(item["client"], item["allowed"]) for item in allowed] == [("b", 7), ("a", 5), (None, 1)]
     denied = (await served.admin.get("/v1/usage/busiest", params={"by": "denied", "count": 1})).json()["items"]
     assert [(item["client"], item["denied"]) for item in denied] == [("a", 9)]
+
+
+async def test_a_watch_of_more_than_a_month_goes_on(served: RunningControlPlane) -> None:
+    await ship(served, batch(1, cell("a", 5, 9)))
+    with contextlib.closing(AdminReader(served.url, ADMIN_TOKEN, now() - timedelta(days=40))) as reader:
+        reading = await asyncio.to_thread(reader.read)
+    assert reading.at - reading.since <= timedelta(hours=1)
+    assert (reading.by_client["a"].allowed, reading.by_client["a"].denied) == (5, 9)
 
 
 async def test_the_schema_can_be_taken_back_with_partitions_in_it(postgres_url: str) -> None:

@@ -70,6 +70,7 @@ def members(verb: Verb, operation: dict[str, Any], document: dict[str, Any]) -> 
 def test_every_command_is_an_operation_that_takes_its_options(verb: Verb, document: dict[str, Any]) -> None:
     for operation in operations(verb, document):
         taken = members(verb, operation, document)
+        assert verb.action != "list" or ("limit" in taken) is not verb.whole
         for field in verb.fields:
             assert field.member in taken, field
             schema = taken[field.member]
@@ -97,6 +98,7 @@ def test_names_are_completed_where_the_api_lists_them(document: dict[str, Any]) 
     for name, source in SOURCES.items():
         listing = Verb("list", "", "list", source.path)
         for operation in operations(listing, document):
+            assert {*source.parameters} <= members(listing, operation, document).keys(), name
             schema = resolved(operation["responses"]["200"]["content"]["application/json"]["schema"], document)
             assert source.member in resolved(schema["properties"]["items"]["items"], document)["properties"], name
 

@@ -69,6 +69,11 @@ def test_figures_of_a_watch_that_goes_on_are_not_called_those_of_this_hour() -> 
         assert words in console.file.getvalue()
 
 
+def test_a_watch_that_began_anew_has_no_rates_yet() -> None:
+    view = compare(replace(NOW, since=AT + timedelta(days=30)), BEFORE)
+    assert {one.allowed_per_s for one in (*view.regions, *view.busiest)} == {None}
+
+
 def test_says_all_of_it_in_a_pipe_and_for_machines() -> None:
     console = Console(file=StringIO(), width=120)
     console.print(render(compare(NOW, BEFORE), "no answer from http://x"))
