@@ -100,25 +100,15 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-@pytest.fixture
-def start_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStore]:
-    """Start one more store (see ``stores_started``); it stops with the test."""
+def _stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStore]:
+    """Start one more store (see ``stores_started``): for a test, for all tests of a file, or for all."""
     with stores_started(tmp_path_factory) as start:
         yield start
 
 
-@pytest.fixture(scope="module")
-def start_module_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStore]:
-    """Start one more store, for all tests of a file."""
-    with stores_started(tmp_path_factory) as start:
-        yield start
-
-
-@pytest.fixture(scope="session")
-def start_session_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStore]:
-    """Start one more store, for all tests."""
-    with stores_started(tmp_path_factory) as start:
-        yield start
+start_store = pytest.fixture(_stores)
+start_module_store = pytest.fixture(scope="module")(_stores)
+start_session_store = pytest.fixture(scope="session")(_stores)
 
 
 @pytest.fixture(scope="session")
@@ -155,18 +145,14 @@ def store_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
-@pytest.fixture
-def start_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStack]:
-    """Start one more `tidegate up` (see ``stacks_started``); it stops with the test."""
+def _stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStack]:
+    """Start one more `tidegate up` (see ``stacks_started``): for a test, or for all tests of a file."""
     with stacks_started(tmp_path_factory) as start:
         yield start
 
 
-@pytest.fixture(scope="module")
-def start_module_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStack]:
-    """Start one more `tidegate up`, for all tests of a file."""
-    with stacks_started(tmp_path_factory) as start:
-        yield start
+start_stack = pytest.fixture(_stacks)
+start_module_stack = pytest.fixture(scope="module")(_stacks)
 
 
 def _empty(server: StoreServer) -> None:

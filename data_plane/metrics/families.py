@@ -6,7 +6,7 @@ here.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
@@ -19,7 +19,7 @@ from data_plane.http.peer_handler import PeerHandler
 from data_plane.load.deciding import LoadDecider
 from data_plane.load.following import Gates, LoadReports
 from data_plane.metrics.exposition import MOST_LABEL_VALUES, counter, counter_by, gauge, gauge_by, info
-from data_plane.replicate.peer_session import ReplicationTally
+from data_plane.replicate.peer_session import HttpPeers, ReplicationTally
 from data_plane.rights.steps import RightsTally
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.statistics import StoreStatistics
@@ -166,19 +166,11 @@ def of_region_view(
     )
 
 
-class Wire(Protocol):
-    """Traffic of this agent with peers."""
-
-    sent_bytes: int
-    received_bytes: int
-    messages: int
-
-
 class PeerFigures(NamedTuple):
     """The exchange now; ``staleness_s`` is by peer the age of its oldest counts here."""
 
     tally: ReplicationTally
-    wire: Wire
+    wire: HttpPeers
     handler: PeerHandler
     staleness_s: Mapping[str, float]
     unreachable: Sequence[str]

@@ -4,13 +4,13 @@ It is what a server of small requests and answers needs, and no more: no push, n
 frame that brings no request further costs ``patience``, so that no peer can have much done for little.
 """
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
 
 from data_plane.rls import frames
-from data_plane.rls.bodies import Handler, ReceivingConnection
-from data_plane.rls.control import check_dependency
+from data_plane.rls.control import ControlledConnection, check_dependency
 from data_plane.rls.frames import (
+    DEFAULT_WINDOW,
     END_STREAM,
     ENHANCE_YOUR_CALM,
     FRAME_HEADER,
@@ -25,7 +25,7 @@ from data_plane.rls.frames import (
     Http2Limits,
     StreamError,
 )
-from data_plane.rls.headers import HeaderReader, MalformedError
+from data_plane.rls.headers import Head, HeaderReader, MalformedError
 from data_plane.rls.sending import Stream
 
 _REMEMBERED_GAPS: Final = 16
@@ -34,11 +34,41 @@ _WIDENINGS: Final = 2
 """Windows that a request may widen: gRPC's clients widen the connection's and the stream's with each."""
 
 
-class Http2Connection(ReceivingConnection):
-    """Call ``receive`` with bytes as they arrive, and ``end_stalled`` every ``limits.stall_s`` seconds."""
+class Handler(Protocol):
+    """What answers requests."""
+
+    stream_type: type[Stream]
+
+    def understand(self, head: Head) -> None:
+        """Fill in ``meaning`` and ``answered_early`` of a new head."""
+        ...
+
+    def serve(self, streams: Sequence[Any], /) -> None:
+        """Answer requests that arrived together, now or later. A request that is answered early may have no body."""
+        ...
+
+    def refuse_large(self, stream: Any, /) -> None:
+        """Answer a request whose body is too large."""
+        ...
+
+
+class Http2Connection(ControlledConnection):
+    """Call ``receive`` with bytes as they arrive, and ``end_stalled`` every ``limits.stall_s`` seconds.
+
+    Windows grow with what arrives; the size of bodies is bounded instead.
+    """
 
     def __init__(self, handler: Handler, limits: Http2Limits, wake: Callable[[], object]) -> None:
-        super().__init__(handler, limits, wake)
+        super().__init__(limits, wake)
+        self._handler = handler
+        self._ready: list[Stream] = []
+        """Complete requests."""
+        self._taken = 0
+        """Bytes of DATA since the connection's last WINDOW_UPDATE."""
+        self.bodies: dict[int, bytearray] = {}
+        """Bodies of several frames, by stream, as far as they have come."""
+        self._taken_of: dict[int, int] = {}
+        """Bytes of DATA by stream since its last WINDOW_UPDATE."""
         self._new_stream = handler.stream_type
         self.unread = b""
         self._has_preface = False
@@ -53,7 +83,8 @@ class Http2Connection(ReceivingConnection):
         self._stuck: set[int] = set()
         self._block_stuck = False
         self._takers |= {
-            frames.HEADERS: self._on_headers, frames.CONTINUATION: self._on_continuation,
+            frames.DATA: self._on_data, frames.HEADERS: self._on_headers,
+            frames.CONTINUATION: self._on_continuation,
         }  # fmt: skip
         self._put(
             frames.settings({
@@ -292,3 +323,59 @@ class Http2Connection(ReceivingConnection):
         except MalformedError:
             raise StreamError(stream.id, PROTOCOL_ERROR) from None
         self._end_request(stream)
+
+    # Bodies
+
+    def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        size = len(payload)
+        self._taken += size
+        if self._taken > self.limits.window >> 1:
+            self._refill()
+        self._check_opened(stream_id)
+        data = frames.unpadded(flags, payload)
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.body is not None:
+            self._charge()
+            if stream_id in self.resets:
+                return
+            raise StreamError(stream_id, STREAM_CLOSED)
+        body = self.bodies.setdefault(stream_id, bytearray())
+        body += data
+        self.buffered += len(data)
+        if len(body) > self.limits.body_bytes or self.buffered > self.limits.buffered_bytes:
+            self._drop_body(stream_id)
+            self._handler.refuse_large(stream)
+        elif flags & END_STREAM:
+            self._end_request(stream)
+        else:
+            self._charge()
+            taken = self._taken_of.get(stream_id, 0) + size
+            if taken > DEFAULT_WINDOW >> 1:
+                self._put(frames.window_update(stream_id, taken))
+                taken = 0
+            self._taken_of[stream_id] = taken
+
+    def _end_request(self, stream: Stream) -> None:
+        """The request is complete."""
+        body = bytes(self.bodies.get(stream.id, b""))
+        self._drop_body(stream.id)
+        if stream.head.content_length not in (None, len(body)):
+            raise StreamError(stream.id, PROTOCOL_ERROR)
+        stream.body = body
+        if not stream.head.answered_early:  # otherwise it is served already
+            self._ready.append(stream)
+
+    def _drop_body(self, stream_id: int) -> None:
+        body = self.bodies.pop(stream_id, None)
+        if body is not None:
+            self.buffered -= len(body)
+            self._taken_of.pop(stream_id, None)
+
+    def _drop(self, number: int) -> None:
+        self._drop_body(number)
+        super()._drop(number)
+
+    def _refill(self) -> None:
+        """Restore the connection's window to its full size."""
+        self._put(frames.window_update(0, self._taken))
+        self._taken = 0

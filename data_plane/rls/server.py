@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 import structlog
 
 from data_plane.process import TlsFiles, cancelled
-from data_plane.rls.bodies import Handler
 from data_plane.rls.frames import Http2Limits
+from data_plane.rls.http2 import Handler
 from data_plane.rls.protocol import RlsProtocol
 
 log = structlog.get_logger()

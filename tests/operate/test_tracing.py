@@ -2,11 +2,10 @@
 
 import asyncio
 import contextlib
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from data_plane.node import Node
 from testing.node import key_of, node_client, rule, settings_for
@@ -21,31 +20,21 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 @pytest.fixture
-def collector():
+async def collector():
     """A collector of traces: its URL, and every span that it was sent, with its resource."""
     spans = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            assert self.headers["content-type"] == "application/json"
-            sent = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            for resource in sent["resourceSpans"]:
-                about = attributes(resource["resource"])
-                spans.extend((about, span) for scope in resource["scopeSpans"] for span in scope["spans"])
-            self.send_response(200)
-            self.send_header("content-length", "0")
-            self.end_headers()
+    async def take(request):
+        assert request.headers["content-type"] == "application/json"
+        for resource in (await request.json())["resourceSpans"]:
+            about = attributes(resource["resource"])
+            spans.extend((about, span) for scope in resource["scopeSpans"] for span in scope["spans"])
+        return web.Response()
 
-        def log_message(self, *_args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1/traces", spans
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    app = web.Application()
+    app.router.add_post("/v1/traces", take)
+    async with TestServer(app) as server:
+        yield str(server.make_url("/v1/traces")), spans
 
 
 def attributes(described) -> dict[str, object]:

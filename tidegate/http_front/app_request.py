@@ -7,16 +7,19 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from tidegate.http_front.chunked import ChunkedBody
-from tidegate.http_front.exchange import Asker, Exchange, Head
+from tidegate.http_front.exchange import Exchange, Head
 from tidegate.http_front.limits import FrontLimits
 from tidegate.http_front.responses import PROBLEM_HEADERS, ResponseBuilder, persistence, problem
+
+if TYPE_CHECKING:
+    from tidegate.http_front.serving import ServingConnection
 
 Message = Any
 Scope = dict[str, Any]
@@ -27,22 +30,6 @@ log = logging.getLogger("tidegate.front")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
-
-
-class Carrier(Asker, Protocol):
-    """The connection, as a request for the application sees it."""
-
-    def keep_for(self, request: "AppRequest", *, last: bool) -> bool:
-        """Whether the connection goes on after ``request``; not if it is to be its ``last`` one."""
-        ...
-
-    def app_answered(self, request: "AppRequest") -> None:
-        """The response is written whole."""
-        ...
-
-    def abort(self) -> None:
-        """Drop the client at once."""
-        ...
 
 
 class AppRequest(Exchange):
@@ -72,7 +59,7 @@ class AppRequest(Exchange):
 
     def __init__(
         self,
-        connection: Carrier,
+        connection: "ServingConnection",
         head: Head,
         transport: asyncio.Transport,
         limits: FrontLimits,

@@ -84,7 +84,9 @@ class Connection(asyncio.Protocol):
         self.queue: deque[Exchange] = deque()
         self.alone: Exchange | None = None
         self._last: Exchange | None = None
-        self._waiting_bytes = self.unfinished_bytes = self._need = 0
+        self._waiting_bytes = self._need = 0
+        self.unfinished_bytes = 0
+        """What it holds of a request that has not come whole."""
         self.unread = bytearray()
         self._deaf = self._eof = self._held = self._lingers = self._receiving = self._write_paused = False
         self._responses = front.responses
@@ -96,6 +98,7 @@ class Connection(asyncio.Protocol):
         self._common = front.heads.common
         self._idle_ticks = front.ticks(front.limits.keep_alive_s)
         self.expires = NEVER
+        """The tick from which on the front calls ``expire()``, once a tick."""
         self.peer: str | None = None
 
     # The commonest request goes a straight line: in, its answer out

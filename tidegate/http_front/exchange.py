@@ -1,9 +1,12 @@
 """What a front hands requests to: the fast path knows its routes and JSON; the front knows HTTP and nothing else."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from tidegate.http_front.connection import Connection
 
 Field = tuple[bytes, bytes]
 Fields = tuple[Field, ...]
@@ -46,20 +49,6 @@ NO_HEAD = Head(
 """Stands in where a request was refused before it was understood."""
 
 
-class Asker(Protocol):
-    """The connection that an exchange belongs to, as the exchange sees it."""
-
-    peer: str | None
-
-    def answer(self, exchange: "Exchange", status: int, headers: bytes, body: bytes) -> None:
-        """Send the answer when its turn has come."""
-        ...
-
-    def answer_ok(self, exchange: "Exchange", headers: bytes, body: bytes) -> None:
-        """The same with 200."""
-        ...
-
-
 class Exchange:
     """One request being answered. ``head`` is the same object when a client repeats a head byte for byte. So a handler
     may keep what it derives from a head (compare with ``is``).
@@ -70,7 +59,8 @@ class Exchange:
 
     __slots__ = ("asker", "body", "head", "waiting")
 
-    asker: Asker | None
+    asker: "Connection | None"
+    """The connection that waits for the answer; ``None`` once it is answered or gone."""
     head: Head
     body: bytes
     waiting: tuple[int, bytes, bytes] | None
@@ -114,7 +104,7 @@ class Exchange:
             asker.answer_ok(self, headers, body)
 
 
-def new_exchange(kind: type[Exchange], asker: Asker, head: Head, body: bytes) -> Exchange:
+def new_exchange(kind: type[Exchange], asker: "Connection", head: Head, body: bytes) -> Exchange:
     """An exchange without an answer."""
     exchange = kind()
     exchange.asker = asker

@@ -7,44 +7,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from tidegate.http_front.exchange import NO_FAST_PATH, FastPath
 from tidegate.http_front.head import HeadParser
 from tidegate.http_front.limits import FrontLimits, connections_that_fit
 from tidegate.http_front.responses import ResponseBuilder
 
+if TYPE_CHECKING:
+    from tidegate.http_front.connection import Connection
+
 NEVER: Final = sys.maxsize
-
-
-class Watched(Protocol):
-    """A connection, as the front sees it."""
-
-    expires: int
-    """The tick from which on ``expire()`` is called, once a tick; or ``NEVER``."""
-    unfinished_bytes: int
-    """What it holds of a request that has not come whole."""
-
-    @property
-    def waits(self) -> bool:
-        """Whether no whole request of it is being answered."""
-        ...
-
-    def expire(self) -> None:
-        """End what took too long."""
-        ...
-
-    def go_on(self) -> None:
-        """Begin the next request of those that wait behind one another."""
-        ...
-
-    def forget_head(self) -> None:
-        """Read the next head anew."""
-        ...
-
-    def abort(self) -> None:
-        """Drop the client at once."""
-        ...
 
 
 class Front:
@@ -63,9 +36,9 @@ class Front:
         self.heads = HeadParser(self.limits, fast_path)
         self.responses = ResponseBuilder()
         self.tick = 0
-        self.connections: set[Watched] = set()
+        self.connections: set[Connection] = set()
         self.unfinished_bytes = 0
-        self._backlog: deque[Watched] = deque()
+        self._backlog: deque[Connection] = deque()
         self._turn_arranged = False
         self._wall_s = wall_s
         self.timer: asyncio.TimerHandle | None = None
@@ -80,7 +53,7 @@ class Front:
         """How many ticks are at least ``seconds``."""
         return int(seconds / self.limits.tick_s) + 1
 
-    def add(self, connection: Watched, loop: asyncio.AbstractEventLoop) -> bool:
+    def add(self, connection: "Connection", loop: asyncio.AbstractEventLoop) -> bool:
         """Watch ``connection`` until ``remove``; whether there is room for it."""
         connections = self.connections
         if len(connections) >= self.limits.connections:
@@ -91,7 +64,7 @@ class Front:
             self.timer = loop.call_later(self.limits.tick_s, self._on_timer, loop)
         return len(connections) <= self.limits.connections
 
-    def remove(self, connection: Watched) -> None:
+    def remove(self, connection: "Connection") -> None:
         """Forget ``connection``."""
         self.hold(connection, 0)
         self.connections.discard(connection)
@@ -99,14 +72,14 @@ class Front:
             self.timer.cancel()
             self.timer = None
 
-    def hold(self, connection: Watched, size: int) -> None:
+    def hold(self, connection: "Connection", size: int) -> None:
         """Note how many bytes ``connection`` holds of a request that is not whole; make room when it is too much."""
         self.unfinished_bytes += size - connection.unfinished_bytes
         connection.unfinished_bytes = size
         if size and self.unfinished_bytes > self.limits.unfinished_bytes:
             self._end(1 + len(self.connections) // 32, holding=True)
 
-    def go_on_later(self, connection: Watched, loop: asyncio.AbstractEventLoop) -> None:
+    def go_on_later(self, connection: "Connection", loop: asyncio.AbstractEventLoop) -> None:
         """Let ``connection`` begin its next request when its turn comes: one a turn of the loop, of all that wait.
 
         Who sends request after request without waiting for answers holds up nobody who does wait.

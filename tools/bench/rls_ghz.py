@@ -24,7 +24,7 @@ def print_ghz(pid: int, address: str, directory: Path, core: int, request: Calla
     program = installed("ghz")
     if program is None:
         return
-    (directory / "protoset").write_bytes(_protoset())
+    (directory / "protoset").write_bytes(protoset())
     asked = [
         MessageToDict(request(one), preserving_proto_field_name=True) for one in itertools.islice(callers("one"), 1_000)
     ]
@@ -47,7 +47,7 @@ def print_ghz(pid: int, address: str, directory: Path, core: int, request: Calla
         )
 
 
-def _protoset() -> bytes:
+def protoset() -> bytes:
     """What the protocol's messages are made of, with everything they import."""
     files, seen = FileDescriptorSet(), set()
 

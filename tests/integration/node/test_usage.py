@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from data_plane.config.index import RuleIndex
 from data_plane.config.routes import UNMATCHED
@@ -284,18 +286,12 @@ class ControlPlane:
     status: int = 200
     refuse: tuple[RefusedBatch, ...] = ()
     got: list[Shipment] = field(default_factory=list)
-    port: int = 0
+    url: str = ""
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError):
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-                length = int(head.split("content-length: ")[1].split("\r\n")[0])
-                shipment = msgspec.msgpack.decode(await reader.readexactly(length), type=Shipment)
-                self.got.append(shipment)
-                body = msgspec.json.encode(ShipmentAnswer(taken=0, known=0, refused=self.refuse))
-                writer.write(f"HTTP/1.1 {self.status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-        writer.close()
+    async def take(self, request: web.Request) -> web.Response:
+        self.got.append(msgspec.msgpack.decode(await request.read(), type=Shipment))
+        body = msgspec.json.encode(ShipmentAnswer(taken=0, known=0, refused=self.refuse))
+        return web.Response(status=self.status, body=body)
 
     def shipped(self) -> list[int]:
         return [unpack(batch).sequence for shipment in self.got for batch in shipment.batches]
@@ -303,16 +299,16 @@ class ControlPlane:
 
 @pytest.fixture
 async def control_plane() -> AsyncIterator[ControlPlane]:
-    made = ControlPlane()
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = server.sockets[0].getsockname()[1]
-    async with server:
+    made, app = ControlPlane(), web.Application()
+    app.router.add_post("/{path:.*}", made.take)
+    async with TestServer(app) as server:
+        made.url = str(server.make_url("/"))
         yield made
 
 
 @contextlib.asynccontextmanager
 async def shipper(node: Parts, control_plane: ControlPlane, name: str = "us-east-1") -> AsyncIterator[UsageShipper]:
-    sink = HttpUsageSink(f"http://127.0.0.1:{control_plane.port}", "tgr_x", name, "us-east")
+    sink = HttpUsageSink(control_plane.url, "tgr_x", name, "us-east")
     try:
         yield UsageShipper(name, node.stream, sink, node.clock, lambda: 0.0)
     finally:

@@ -13,9 +13,7 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
-from envoy.service.ratelimit.v3 import rls_pb2
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from data_plane.rls import frames
 from data_plane.rls.service import SERVICE
@@ -25,6 +23,7 @@ from tests.unit.rls import harness
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import free_ports
+from tools.bench.rls_ghz import protoset
 
 METHOD = f"/{SERVICE}/ShouldRateLimit"
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -232,25 +231,10 @@ def test_nodes_restart_one_after_the_other_and_no_call_fails(tmp_path, valkey_ur
     assert answered > 200
 
 
-def write_protoset(path: Path) -> None:
-    """What the protocol's messages are made of, with everything they import."""
-    files, seen = FileDescriptorSet(), set()
-
-    def add(file) -> None:
-        if file.name not in seen:
-            seen.add(file.name)
-            for one in file.dependencies:
-                add(one)
-            file.CopyToProto(files.file.add())
-
-    add(rls_pb2.DESCRIPTOR)
-    path.write_bytes(files.SerializeToString())
-
-
 @pytest.mark.parametrize("timeout", ["0", "20s"], ids=["without-deadline", "with-deadline"])
 def test_ghz_is_answered_every_call(node, tmp_path, timeout):
     port, _ = node
-    write_protoset(tmp_path / "rls.protoset")
+    (tmp_path / "rls.protoset").write_bytes(protoset())
     request = {"domain": "edge", "descriptors": [{"entries": [{"key": "api_key", "value": "tg_acme"}]}]}
     command = [
         go_tool("ghz"), "--insecure", "--protoset", str(tmp_path / "rls.protoset"),

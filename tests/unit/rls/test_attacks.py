@@ -113,22 +113,26 @@ def test_data_dribble():
     assert done.bytes_out < 12 * done.attacks
 
 
+def noted(peer):
+    """The streams that are looked at for more to send, from now on."""
+    looked_at, send_more = [], peer.connection.send_more
+
+    def counted(number):
+        looked_at.append(number)
+        send_more(number)
+
+    peer.connection.send_more = counted
+    return looked_at
+
+
 def test_windows_of_the_connection_that_let_one_byte_pass():
     """The same by the connection's window, with many answers in line: none is looked at in vain."""
     peer = Peer(settings={frames.INITIAL_WINDOW_SIZE: 1 << 20})
     peer.send(*(call(one, b"x" * 4_000) for one in range(1, 201, 2)))
-    looked_at = 0
-    send_more = peer.connection.send_more
-
-    def counted(number):
-        nonlocal looked_at
-        looked_at += 1
-        send_more(number)
-
-    peer.connection.send_more = counted
+    looked_at = noted(peer)
     done = attack(peer, (frames.window_update(0, 1) for _ in itertools.count()))
     assert_ends_calmly(done, frames_out_each=1)
-    assert looked_at <= done.attacks
+    assert len(looked_at) <= done.attacks
 
 
 def test_ping_flood():
@@ -158,25 +162,17 @@ def test_settings_flood():
     assert_ends_calmly(attack(Peer(), (frames.settings({}) for _ in itertools.count())), frames_out_each=1)
     peer = Peer(settings={frames.INITIAL_WINDOW_SIZE: 0})
     peer.send(*(call(one) for one in range(1, 201, 2)))
-    visited = 0
-    send_more = peer.connection.send_more
-
-    def counted(number):
-        nonlocal visited
-        visited += 1
-        send_more(number)
-
-    peer.connection.send_more = counted
+    visited = noted(peer)
     many = frame(SETTINGS, 0, 0, b"\0\4\0\0\0\0\0\4\0\0\0\1" * 1_000 + b"\0\4\0\0\0\0")
     done = attack(peer, (many for _ in itertools.count()))
     assert_ends_calmly(done, frames_out_each=1)
-    assert visited == 0, "what the last value leaves as it was is no change"
+    assert not visited, "what the last value leaves as it was is no change"
     again = Peer(settings={frames.INITIAL_WINDOW_SIZE: 0})
     again.send(*(call(one) for one in range(1, 1_801, 2)))
-    again.connection.send_more = counted
+    visited = noted(again)
     to_and_fro = (frames.settings({frames.INITIAL_WINDOW_SIZE: 0 if nth % 2 else 1}) for nth in itertools.count())
     assert attack(again, to_and_fro).attacks < LIMITS.patience
-    assert visited <= 17 * LIMITS.patience
+    assert len(visited) <= 17 * LIMITS.patience
 
 
 def test_headers_without_a_name_leave_nothing():
