@@ -66,13 +66,22 @@ async def stage_sent(session: AsyncSession, hello: Hello, stage_revision: int) -
 
 async def streams_alive(session: AsyncSession, streams: Iterable[str]) -> None:
     """Refresh the nodes behind these open streams."""
-    await session.execute(update(Node).where(Node.stream.in_(list(streams))).values(last_seen=func.now()))
+    of_streams = Node.stream.in_(list(streams))
+    await _lock(session, of_streams)
+    await session.execute(update(Node).where(of_streams).values(last_seen=func.now()))
 
 
 async def streams_closed(session: AsyncSession, streams: Iterable[str]) -> None:
     """Mark the nodes of these streams as disconnected, unless they opened another stream since."""
-    await session.execute(update(Node).where(Node.stream.in_(list(streams))).values(stream=None))
+    of_streams = Node.stream.in_(list(streams))
+    await _lock(session, of_streams)
+    await session.execute(update(Node).where(of_streams).values(stream=None))
     await session.execute(select(func.pg_notify(ACK_CHANNEL, "")))
+
+
+async def _lock(session: AsyncSession, where: ColumnElement[bool]) -> None:
+    """Lock nodes in the order of ACKs, or each of two writers could wait for the other."""
+    await session.execute(select(Node.node).where(where).order_by(Node.region, Node.node).with_for_update())
 
 
 async def acknowledged(session: AsyncSession, acks: Sequence[RegionAck]) -> None:
@@ -254,7 +263,9 @@ async def forget_reports(session: AsyncSession, before: datetime) -> int:
 
 async def end_lost(session: AsyncSession, heartbeat_s: float) -> int:
     """Mark nodes of crashed replicas as disconnected. Returns how many."""
-    lost = update(Node).where(Node.stream.is_not(None), ~is_connected(heartbeat_s)).values(stream=None)
+    is_lost = Node.stream.is_not(None) & ~is_connected(heartbeat_s)
+    await _lock(session, is_lost)
+    lost = update(Node).where(is_lost).values(stream=None)
     return len((await session.scalars(lost.returning(Node.node))).all())
 
 

@@ -8,9 +8,14 @@ from contextlib import AsyncExitStack
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from control_plane.database import Database
+from control_plane.nodes import repository as nodes
+from control_plane.publishing import repository
 from control_plane.settings import Settings
 from testing.control_plane import RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
+from tidegate.contract.config import Ack
+from tidegate.contract.status import Hello
 
 HOURLY = {"name": "hourly", "limit": 1000, "window_s": 3600}
 
@@ -268,3 +273,33 @@ async def test_an_ack_that_comes_late_takes_nothing_back(served: RunningControlP
         assert answer.status_code == 204, answer.text
         after = (await served.nodes())["node-1"]
         assert (after["applied_revision"], after["applied_at"]) == (newest, applied["applied_at"])
+
+
+async def test_heartbeats_and_acks_of_the_same_nodes_wait_for_each_other(
+    make_settings: Callable[..., Settings],
+) -> None:
+    """Postgres would end one of two that hold what the other wants, and log a deadlock."""
+    url = make_settings().database_url.get_secret_value()
+    database = Database(url, connect_timeout_s=10.0, command_timeout_s=10.0, pool_size=5)
+    names = ["z", "a"]  # in the table they stand as they came
+    acks = [nodes.RegionAck("us-east", Ack(revision=1, node=name, digest="0" * 64)) for name in sorted(names)]
+    try:
+        async with database.transaction() as session:
+            for name in names:
+                await nodes.stream_opened(session, Hello(region="us-east", node=name), f"stream-{name}", applied=0)
+        async with asyncio.TaskGroup() as group, database.transaction() as session:
+            await nodes.acknowledged(session, acks[:1])
+            beating = group.create_task(_beat(database, [f"stream-{name}" for name in names]))
+            async with database.read() as looking:
+                pid = await repository.pid_of(session)
+                while not await repository.blocks_anybody(looking, pid):
+                    await asyncio.sleep(0.01)
+            await nodes.acknowledged(session, acks[1:])
+        assert beating.done()
+    finally:
+        await database.close()
+
+
+async def _beat(database: Database, streams: list[str]) -> None:
+    async with database.transaction() as session:
+        await nodes.streams_alive(session, streams)
