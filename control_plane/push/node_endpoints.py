@@ -150,12 +150,12 @@ async def opening_for(database: Database, frames: FrameSource, hello: Hello) -> 
     async with database.read() as session:
         found = await views(session)
         known = await repository.is_known(session, hello.revision, hello.digest)
-    head, staged = found.of(hello.region, hello.node), found.in_stage(hello.region, hello.node)
+    head, rollout = found.of(hello.region, hello.node), found.rollout_for(hello.region, hello.node)
     if not known or hello.revision > found.head.revision:
-        snapshot = await frames.snapshot(head, staged=staged)
+        snapshot = await frames.snapshot(head, rollout)
         return Opening(snapshot, False, found.stage_within(hello.region, hello.node, 0, snapshot.revision))
     if is_behind(Head(hello.revision, hello.digest), head):
-        delta = await frames.delta(hello.revision, head, staged=staged)
+        delta = await frames.delta(hello.revision, head, rollout)
         return Opening(delta, True, found.stage_within(hello.region, hello.node, hello.revision, delta.revision))
     return Opening(None, True)
 

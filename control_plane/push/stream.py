@@ -60,6 +60,10 @@ class Views(NamedTuple):
         """Whether this node gets the head."""
         return not self.region or (region == self.region and self.node in ("", node))
 
+    def rollout_for(self, region: str, node: str) -> int | None:
+        """The roll-out that this node is in the stage of: 0 where there is none, ``None`` outside the stage."""
+        return self.rollout if self.in_stage(region, node) else None
+
     def of(self, region: str, node: str) -> Head:
         """What this node should have."""
         return self.head if self.in_stage(region, node) else self.stable
@@ -272,11 +276,11 @@ class NodeStream:
     async def _delta(self, base: int, views: Views) -> Frames | None:
         head = views.of(self._region, self._node)
         try:
-            frames = await self._frames.delta(base, head, staged=views.in_stage(self._region, self._node))
+            frames = await self._frames.delta(base, head, views.rollout_for(self._region, self._node))
             stage_revision = views.stage_within(self._region, self._node, base, frames.revision)
             await self._streams.stage_sent(self._hello, stage_revision)
-        except UnavailableError:
-            _log.warning("a delta must wait for the database", base=base, revision=head.revision)
+        except UnavailableError as error:
+            _log.warning("a delta must wait", base=base, revision=head.revision, reason=str(error))
             return None
         return frames
 
@@ -288,39 +292,44 @@ class FrameSource:
         self._database = database
         self._signer = signer
         self._metrics = metrics
-        self._deltas: OrderedDict[tuple[int, Head, bool], asyncio.Task[Frames]] = OrderedDict()
-        self._snapshots: OrderedDict[tuple[Head, bool], asyncio.Task[Frames]] = OrderedDict()
+        self._deltas: OrderedDict[tuple[int, Head, int | None], asyncio.Task[Frames]] = OrderedDict()
+        self._snapshots: OrderedDict[tuple[Head, int | None], asyncio.Task[Frames]] = OrderedDict()
 
-    async def snapshot(self, head: Head, *, staged: bool) -> Frames:
-        """A snapshot of ``head`` or newer. ``staged`` includes what a roll-out holds back from other nodes."""
-        task = self._snapshots.get((head, staged))
+    async def snapshot(self, head: Head, rollout: int | None) -> Frames:
+        """A snapshot of ``head`` or newer, for nodes whose ``Views.rollout_for`` is ``rollout``.
+
+        Raises ``UnavailableError`` where another roll-out has begun: such nodes may be outside its stage.
+        """
+        task = self._snapshots.get((head, rollout))
         if task is None or _failed(task):
-            task = self._snapshots[head, staged] = asyncio.create_task(self._read(None, staged=staged))
+            task = self._snapshots[head, rollout] = asyncio.create_task(self._read(None, rollout))
             _trim(self._snapshots, KEPT_SNAPSHOTS)
         return await asyncio.shield(task)
 
-    async def delta(self, base: int, head: Head, *, staged: bool) -> Frames:
-        """A delta from ``base`` to ``head`` or newer; a snapshot if ``base`` is too old."""
-        key = (base, head, staged)
+    async def delta(self, base: int, head: Head, rollout: int | None) -> Frames:
+        """A delta from ``base`` to ``head`` or newer, as ``snapshot``; a snapshot if ``base`` is too old."""
+        key = (base, head, rollout)
         task = self._deltas.get(key)
         if task is None or _failed(task):
-            task = self._deltas[key] = asyncio.create_task(self._read(base, staged=staged))
+            task = self._deltas[key] = asyncio.create_task(self._read(base, rollout))
             _trim(self._deltas, KEPT_DELTAS)
         return await asyncio.shield(task)
 
-    async def _read(self, base: int | None, *, staged: bool) -> Frames:
+    async def _read(self, base: int | None, rollout: int | None) -> Frames:
         async with self._database.read() as session:
             whole = await repository.whole_head(session)
+            if rollout is not None and whole.rollout not in (None, rollout):
+                raise UnavailableError("Another roll-out has begun.")
             if base is not None and base < whole.deltas_from:
                 base = None
-            rollout = None
-            if not staged and whole.rollout is not None:
-                rollout = await rollouts.rollout(session, whole.rollout, with_held=True)
-            held: Held = {} if rollout is None else held_by(rollout)
+            lacking = None
+            if rollout is None and whole.rollout is not None:
+                lacking = await rollouts.rollout(session, whole.rollout, with_held=True)
+            held: Held = {} if lacking is None else held_by(lacking)
             head = Head(whole.revision, whole.digest)
-            if not staged and whole.rollout is not None:
+            if rollout is None and whole.rollout is not None:
                 head = Head(whole.stable_revision or 0, whole.stable_digest or "")
-            lacks = None if rollout is None else HeldBack(rollout=rollout.number, whole=rollout.base_revision)
+            lacks = None if lacking is None else HeldBack(rollout=lacking.number, whole=lacking.base_revision)
             lines = [encode_line(Begin(base=base, revision=head.revision, held_back=lacks))]
             async for part in repository.documents_since(session, base):
                 lines.extend(document_lines(document_changes(_without(part, held))))

@@ -290,10 +290,9 @@ async def test_heartbeats_and_acks_of_the_same_nodes_wait_for_each_other(
         async with asyncio.TaskGroup() as group, database.transaction() as session:
             await nodes.acknowledged(session, acks[:1])
             beating = group.create_task(_beat(database, [f"stream-{name}" for name in names]))
-            async with database.read() as looking:
-                pid = await repository.pid_of(session)
-                while not await repository.blocks_anybody(looking, pid):
-                    await asyncio.sleep(0.01)
+            pid = await repository.pid_of(session)
+            while not await _blocks_anybody(database, pid):
+                await asyncio.sleep(0.01)
             await nodes.acknowledged(session, acks[1:])
         assert beating.done()
     finally:
@@ -303,3 +302,8 @@ async def test_heartbeats_and_acks_of_the_same_nodes_wait_for_each_other(
 async def _beat(database: Database, streams: list[str]) -> None:
     async with database.transaction() as session:
         await nodes.streams_alive(session, streams)
+
+
+async def _blocks_anybody(database: Database, pid: int) -> bool:
+    async with database.read() as session:  # within one transaction Postgres shows what waits as it was at first
+        return await repository.blocks_anybody(session, pid)

@@ -18,8 +18,11 @@ from control_plane.canary.placement import CanaryPlacement
 from control_plane.config_file.rollback import undo
 from control_plane.database import Database
 from control_plane.derivation import derive
+from control_plane.errors import UnavailableError
+from control_plane.metrics import Metrics
 from control_plane.publishing.repository import Signer
 from control_plane.publishing.writer import ConfigWriter
+from control_plane.push.stream import FrameSource, views
 from control_plane.settings import Settings
 from testing.control_plane import FollowingNode, RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE
@@ -465,6 +468,28 @@ async def test_a_canary_that_dies_of_it_has_no_successor(
         async with again.following():
             await again.until(view["released_revision"])
             assert again.document("plan", "p")["priority"] == 1
+
+
+async def test_a_stream_that_saw_no_roll_out_yet_reads_nothing_that_is_held_back(
+    make_settings: Callable[..., Settings],
+) -> None:
+    """A stream looks at the head, and then has its delta read: a roll-out may begin in between."""
+    settings = make_settings()
+    async with fleet(settings, SLOW) as found, other_replica(settings) as database:
+        frames = FrameSource(database, Signer(settings.signing_key()), Metrics())
+        async with database.read() as session:
+            before = await views(session)
+        await found.write("/v1/plans/p", {"priority": 2})
+        async with database.read() as session:
+            after = await views(session)
+        with pytest.raises(UnavailableError, match="roll-out has begun"):
+            await frames.delta(before.head.revision - 1, before.head, before.rollout_for("us", "us-1"))
+        with pytest.raises(UnavailableError, match="roll-out has begun"):
+            await frames.snapshot(before.head, before.rollout_for("us", "us-1"))
+        for node, expected in (("us-1", b'"priority":1'), ("eu-1", b'"priority":2')):
+            region = node[:2]
+            made = await frames.snapshot(after.of(region, node), after.rollout_for(region, node))
+            assert expected in b"".join(made.lines), node
 
 
 async def test_a_region_that_dies_of_it_is_not_waited_for(
