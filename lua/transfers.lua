@@ -7,7 +7,8 @@
 --
 -- The transfer ledger is stored at the counter's key + '!', kind 0x48: incarnation (4), then entries: kind (1: 1 given, 2
 -- received), the peer's name (1 + n), the peer's incarnation (4), id (6), units (6), quanta (7). Entries that are two ids
--- old are dropped at the next write.
+-- old are dropped at the next write. A bucket's loans are parts of its size, and their tokens are counted in its unit: what
+-- moved under each of both is an entry of its own, whose name ends with them.
 local LEDGER = 72
 local GIVEN, RECEIVED = 1, 2
 -- The same as in tidegate/contract/rights.py.
@@ -31,13 +32,19 @@ local function ledger_load(key, params)
   return entries
 end
 
+local function entry_name(params, name)
+  return params.algorithm < 3 and name or string.format('%s/%.0f/%.0f', name, params.unit, params.size)
+end
+
 local function ledger_entry(entries, kind, name, incarnation, id)
+  -- Versions before 2026-12 wrote a bucket's entries under the name alone.
+  local plain, units, quanta = string.match(name, '^[^/]*'), 0, 0
   for _, e in ipairs(entries) do
-    if e[1] == kind and e[2] == name and e[3] == incarnation and e[4] == id then
-      return e[5], e[6]
+    if e[1] == kind and (e[2] == name or e[2] == plain) and e[3] == incarnation and e[4] == id and e[5] >= units then
+      units, quanta = e[5], e[6]
     end
   end
-  return 0, 0
+  return units, quanta
 end
 
 -- Writes the ledger with one entry replaced. The ledger lives as long as its newest possible id.
@@ -95,6 +102,10 @@ end
 
 local function capacity_give(key, params, entries, ask)
   local state = capacity_load(key, params)
+  -- While a change of the bucket is on its way, its parts are not the same in both regions. Versions before 2026-12 send 0.
+  if ask.size > 0 and (ask.unit ~= params.unit or ask.size ~= params.size) then
+    return ask.units, ask.quanta, capacity_of(params, state), true, false
+  end
   local total, quanta = ledger_entry(entries, GIVEN, ask.name, ask.incarnation, ask.id)
   local knows_all = total == ask.units and quanta == ask.quanta
   -- The totals must stay exact as doubles.
@@ -114,13 +125,14 @@ local function capacity_give(key, params, entries, ask)
 end
 
 -- Step 1, give. Arguments: the asker's incarnation, id, the donor's incarnation as the asker knows it, units and quanta
--- that it received before, units that it has, its demand rate (doubles), its name. Outcome: total units given; units kept
+-- that it received before, units that it has, its demand rate, a bucket's unit and size (doubles), its name. Outcome: total units given; units kept
 -- x 4, + 1 if the donor had nothing to give, + 2 if it gave nothing because the asker lacks earlier gifts; total quanta.
 local function step_give(key, params, arguments)
   local ask = {}
   local to, from
-  ask.incarnation, ask.id, to, ask.units, ask.quanta, ask.have, ask.rate, from = unpack('<ddddddd', arguments)
-  ask.name = sub(arguments, from)
+  ask.incarnation, ask.id, to, ask.units, ask.quanta, ask.have, ask.rate, ask.unit, ask.size, from =
+    unpack('<ddddddddd', arguments)
+  ask.name = entry_name(params, sub(arguments, from))
   if to ~= params.incarnation then
     ask.units, ask.quanta = 0, 0
   end
@@ -133,7 +145,7 @@ end
 -- (doubles), the donor's name. Outcome: units gained; units there x 2, + 1 if low; 1, or 0 if the gift was refused.
 local function step_receive(key, params, arguments, cost)
   local incarnation, to, id, total, total_quanta, from = unpack('<ddddd', arguments)
-  local name = sub(arguments, from)
+  local name = entry_name(params, sub(arguments, from))
   local is_bucket_rule = params.algorithm >= 3
   local state = is_bucket_rule and capacity_load(key, params) or rights_load(key, params)
   local current = is_bucket_rule and state.epoch or state.id
@@ -184,7 +196,8 @@ end
 -- (doubles), its name. Outcome: total units, total quanta, this store's incarnation.
 local function step_known(key, params, arguments)
   local incarnation, id, from = unpack('<dd', arguments)
-  local units, quanta = ledger_entry(ledger_load(key, params), RECEIVED, sub(arguments, from), incarnation, id)
+  local name = entry_name(params, sub(arguments, from))
+  local units, quanta = ledger_entry(ledger_load(key, params), RECEIVED, name, incarnation, id)
   return params.incarnation, units, quanta
 end
 

@@ -226,6 +226,6 @@ def _is_plausible(ask: Ask) -> bool:
         0 < len(ask.key) <= MAX_KEY_BYTES
         and 0 <= ask.id < 2**47
         and 0 <= ask.to_incarnation < 2**32
-        and 0 <= ask.quanta < MAX_QUANTA
-        and all(0 <= figure < MAX_UNITS for figure in (ask.units, ask.have, ask.rate))
+        and all(0 <= figure < MAX_QUANTA for figure in (ask.quanta, ask.unit))
+        and all(0 <= figure < MAX_UNITS for figure in (ask.units, ask.have, ask.rate, ask.size))
     )

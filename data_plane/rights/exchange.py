@@ -142,7 +142,9 @@ class RightsExchange:
         """Give rights of one counter. Returns the gift and the epoch of this region's store."""
         params = limit.params
         known = Total(ask.units, ask.quanta)
-        give = params.give(asks.region, asks.incarnation, ask.id, ask.to_incarnation, known, ask.have, ask.rate)
+        give = params.give(
+            asks.region, asks.incarnation, ask.id, ask.to_incarnation, known, ask.have, ask.rate, (ask.unit, ask.size)
+        )
         outcomes = await self._steps.take(ask.key, [give, params.known(asks.region, 0, 0)])
         if outcomes is None:
             return None
@@ -203,7 +205,7 @@ class RightsExchange:
             return None
         known, self.incarnations[self._region] = known_total(outcomes[0])
         await self._end_back_off(key)
-        ask = Ask(key, need.id, incarnation, known.units, known.quanta, need.have, need.rate)
+        ask = Ask(key, need.id, incarnation, known.units, known.quanta, need.have, need.rate, *limit.params.scale)
         self._retry_later(key, need.id, cost, peer, now_us)
         return peer, RightsRequest(key, limit, ask, cost)
 

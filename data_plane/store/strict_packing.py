@@ -47,12 +47,14 @@ _ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_
 _RULE = struct.Struct("<Bddd")
 _PARAMS = struct.Struct("<ddddddddB")
 _QUOTA = struct.Struct("<dd")
-_GIVE = struct.Struct("<ddddddd")
+_GIVE = struct.Struct("<ddddddddd")
 _RECEIVE = struct.Struct("<ddddd")
 _KNOWN = struct.Struct("<dd")
 _MARKER = struct.Struct("<dddd")
 _KEPT_QUOTAS = 8
 _DECIDE, _GIVE_STEP, _RECEIVE_STEP, _BASIS_STEP, _KNOWN_STEP, _USED_STEP = range(6)
+_SCALE = struct.Struct("<dd")
+_SCALE_AT = struct.calcsize("<ddd")
 _STEP = struct.Struct("<d")
 _STEP_AT = struct.calcsize("<Bd")
 
@@ -77,13 +79,22 @@ class StrictParams(NamedTuple):
         """Whether rights are capacity that is lent."""
         return self.head % 8 >= 3
 
+    @property
+    def scale(self) -> tuple[int, int]:
+        """A bucket's unit and size, by which loans and their tokens are counted; 0 for windows."""
+        unit, size = _SCALE.unpack_from(self.packed, _SCALE_AT) if self.is_bucket else (0, 0)
+        return int(unit), int(size)
+
     def decide(self) -> bytes:
         """The item of a decision."""
         return self._item(_DECIDE)
 
-    def give(self, name: str, incarnation: int, id: int, to: int, known: Total, have: int, rate: int) -> bytes:
+    def give(
+        self, name: str, incarnation: int, id: int, to: int, known: Total, have: int, rate: int,
+        scale: tuple[int, int] = (0, 0),
+    ) -> bytes:  # fmt: skip
         """The step that gives rights to ``name``; read its outcome with ``given``."""
-        arguments = _GIVE.pack(incarnation, id, to, known.units, known.quanta, have, rate)
+        arguments = _GIVE.pack(incarnation, id, to, known.units, known.quanta, have, rate, *scale)
         return self._item(_GIVE_STEP, arguments + name.encode())
 
     def receive(self, name: str, incarnation: int, to: int, id: int, total: Total) -> bytes:

@@ -1,5 +1,7 @@
 """Strict buckets whose figures or shares change: loans, shares that rise while nobody asks."""
 
+from math import ceil
+
 import msgspec
 import pytest
 import redis
@@ -34,11 +36,21 @@ def region(client: "redis.Redis", name: str, rule: LimitRule, now_us: int = STAR
 
 def lend(lender: Region, borrower: Region) -> int:
     """The borrower asks for as much as it can get. Returns the capacity that it got."""
+    return take(lender, borrower, give(lender, borrower))
+
+
+def give(lender: Region, borrower: Region) -> Total:
+    """All that the lender gave to a borrower that knows of nothing."""
+    id, scale = id_at(grid_of(borrower.rule), borrower.now_us), strict_params_of(borrower.rule, borrower.name, 0).scale
+    step = strict_params_of(lender.rule, lender.name, 0).give(borrower.name, EAST, id, 0, Total(), 0, 10**6, scale)
+    return given(lender.step(step)).total
+
+
+def take(lender: Region, borrower: Region, total: Total) -> int:
+    """Returns the capacity that the borrower got by it."""
     id = id_at(grid_of(borrower.rule), borrower.now_us)
-    give = strict_params_of(lender.rule, lender.name, 0).give(borrower.name, EAST, id, 0, Total(), 0, 10**6)
-    gift = given(lender.step(give))
-    receive = strict_params_of(borrower.rule, borrower.name, 0).receive(lender.name, WEST, 1, id, gift.total)
-    return received(borrower.step(receive)).gained
+    step = strict_params_of(borrower.rule, borrower.name, 0).receive(lender.name, WEST, 1, id, total)
+    return received(borrower.step(step)).gained
 
 
 @pytest.mark.parametrize(("before", "after"), [((60, 6_000), (600, 6_000)), ((600, 6_000), (60, 6_000))])
@@ -69,6 +81,31 @@ def test_loans_end_with_epochs_of_another_length(client, before, after):
     assert west.left() <= 3_000 - lent
     west.now_us += 2 * cycle_us(west.rule)
     assert west.left() == 3_000
+
+
+@pytest.mark.parametrize("after", [(60, 200), (60, 50), (30, 100)])
+def test_nothing_is_lent_while_a_change_of_the_bucket_is_on_its_way(client, after):
+    """A part of one size is more of another: by it the borrower would have more than the lender gave up."""
+    east, west = region(client, "east", bucket(60, 100)), region(client, "west", bucket(60, 100))
+    west.rule = bucket(*after)
+    assert lend(west, east) == 0
+    west.rule, east.rule = east.rule, west.rule
+    assert lend(west, east) == 0
+    west.rule = east.rule
+    assert lend(west, east) > 0
+
+
+def test_a_gift_that_was_lost_is_not_given_again_as_part_of_another_size(client):
+    east, west = region(client, "east", bucket(60, 100)), region(client, "west", bucket(60, 100))
+    lost = give(west, east)
+    assert lost.units > 0
+    assert give(west, east) == lost
+    east.rule = west.rule = bucket(60, 50)
+    again = give(west, east)
+    assert 0 < again.units < lost.units
+    assert take(west, east, again) == again.units
+    east.now_us = west.now_us = START_US + MINUTE_US
+    assert (east.left(), west.left()) == (25 + again.units, 25 - again.units - ceil(lost.units / 2))
 
 
 def test_a_share_that_rises_brings_no_tokens_to_a_bucket_that_nobody_used(client):

@@ -24,7 +24,8 @@ class Ask(msgspec.Struct, frozen=True, array_like=True):
 
     ``units`` and ``quanta`` are all that the asker was given under this id by ``to_incarnation`` of the donor's store
     (0: it knows none; quanta are tokens that move with a bucket's capacity). ``have`` are its rights in units (buckets:
-    its capacity), ``rate`` its demand in units a second.
+    its capacity), ``rate`` its demand in units a second. By ``unit`` and ``size`` the asker counts its bucket (0: a
+    window, or a version before 2026-12): a donor that counts by others gives nothing.
     """
 
     key: bytes
@@ -34,6 +35,8 @@ class Ask(msgspec.Struct, frozen=True, array_like=True):
     quanta: int
     have: int
     rate: int
+    unit: int = 0
+    size: int = 0
 
 
 class Asks(msgspec.Struct, frozen=True, kw_only=True):

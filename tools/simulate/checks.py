@@ -144,7 +144,8 @@ def _bucket_overshoot(world: World) -> int:
     rate, size = coming[0][1]
     debt: dict[int, tuple[int, int]] = {}
     worst = 0
-    for one in world.record.admitted:
+    # a node that stood still notes late what it admitted before
+    for one in sorted(world.record.admitted, key=lambda one: one.at_us):
         while coming and coming[0][0] <= one.at_us:
             at_us, (next_rate, next_size) = coming.pop(0)
             gone = max(0, size - next_size) * unit
