@@ -36,6 +36,8 @@ from control_plane.usage.plan_endpoints import router as plan_usage_router
 from control_plane.usage.webhooks.endpoints import router as webhooks_router
 from control_plane.web.health import router as health_router
 
+MOST_NAMED = 100
+
 
 def known_parameters_only(request: Request) -> None:
     """Refuse a query that the admin API's route does not know: a misspelt ``dry_run`` must not become a write.
@@ -48,7 +50,7 @@ def known_parameters_only(request: Request) -> None:
     known = {parameter.alias for parameter in parameters if isinstance(parameter.field_info, Query)}
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
-        raise InvalidError(FieldError(name, "unknown parameter") for name in unknown)
+        raise InvalidError(FieldError(name, "unknown parameter") for name in unknown[:MOST_NAMED])
 
 
 _GUARDED = [Depends(ScopeGuard(plan_of)), Depends(known_parameters_only)]
