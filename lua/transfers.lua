@@ -7,8 +7,8 @@
 --
 -- The transfer ledger is stored at the counter's key + '!', kind 0x48: incarnation (4), then entries: kind (1: 1 given, 2
 -- received), the peer's name (1 + n), the peer's incarnation (4), id (6), units (6), quanta (7). Entries that are two ids
--- old are dropped at the next write. A bucket's loans are parts of its size, and their tokens are counted in its unit: what
--- moved under each of both is an entry of its own, whose name ends with them.
+-- old are dropped at the next write. A bucket's entries are by its unit and size too, which their names end with: by these
+-- loans and their tokens are counted.
 local LEDGER = 72
 local GIVEN, RECEIVED = 1, 2
 -- The same as in tidegate/contract/rights.py.
@@ -125,8 +125,9 @@ local function capacity_give(key, params, entries, ask)
 end
 
 -- Step 1, give. Arguments: the asker's incarnation, id, the donor's incarnation as the asker knows it, units and quanta
--- that it received before, units that it has, its demand rate, a bucket's unit and size (doubles), its name. Outcome: total units given; units kept
--- x 4, + 1 if the donor had nothing to give, + 2 if it gave nothing because the asker lacks earlier gifts; total quanta.
+-- that it received before, units that it has, its demand rate, a bucket's unit and size (doubles), its name. Outcome:
+-- total units given; units kept x 4, + 1 if the donor had nothing to give, + 2 if it gave nothing because the asker lacks
+-- earlier gifts; total quanta.
 local function step_give(key, params, arguments)
   local ask = {}
   local to, from
