@@ -107,7 +107,9 @@ def create_app(settings: Settings) -> FastAPI:
         writer = ConfigWriter(database, signer, place, derive)
         partitions = Partitions(database)
         engine = RolloutEngine(database, writer, undo, settings.heartbeat_s)
-        registry = Registry([engine.job(), *jobs_of(settings, database, writer, partitions, webhook_keys)])
+        registry = Registry(
+            jobs_of(settings, database, writer, partitions, webhook_keys, engine, lambda: watcher.revision)
+        )
         leadership = Leadership(database, JobRunner(database, registry, replica_name(settings), metrics).lead)
         _watch(metrics, watcher, streams, leadership)
         console = console_of(app, database, watcher, oidc.people.principal if oidc is not None else nobody)

@@ -16,6 +16,7 @@ from control_plane.limits.models import LimitRow
 from control_plane.limits.service import fractions_of
 from control_plane.nodes import repository as nodes
 from control_plane.orm import present
+from control_plane.publishing.repository import head
 from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 from control_plane.quotas import repository
 from control_plane.quotas.models import THE_LIMIT, QuotaMove
@@ -47,19 +48,19 @@ class AdvanceJob:
         self._writer = writer
         self._heartbeat_s = heartbeat_s
         self._now_us = now_us
+        self._settled_at: int | None = None
+        """The revision at which no move waited."""
 
-    def job(self) -> Job:
-        """The job that does it every second."""
-        return Job("quota-moves", ADVANCE_EVERY_S, self.run)
+    def job(self, revision: Callable[[], int]) -> Job:
+        """The job that does it every second; while no move waits it waits for another ``revision``."""
+        return Job("quota-moves", ADVANCE_EVERY_S, self.run, idle=lambda: self._settled_at == revision())
 
     async def run(self) -> str:
         """One look at every move."""
         async with self._database.read() as session:
-            ready = [
-                ShareOwner(move.rule_id, move.whose)
-                for move in await repository.waiting(session)
-                if await self._can_go_on(session, move)
-            ]
+            waiting = await repository.waiting(session)
+            self._settled_at = None if waiting else (await head(session)).revision
+            ready = [ShareOwner(move.rule_id, move.whose) for move in waiting if await self._can_go_on(session, move)]
         for rule_id, those in itertools.groupby(ready, lambda one: one.rule_id):
             try:
                 async with self._writer.begin(AUTHOR, None) as write:
