@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
+import asyncpg
 import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -28,7 +29,6 @@ from tidegate.contract.status import Hello
 if TYPE_CHECKING:
     from control_plane.push.node_endpoints import OpenStreams
 
-RECONNECT_S = 0.5
 KEPT_REVISIONS = 64
 KEPT_DELTAS = 64
 KEPT_SNAPSHOTS = 2
@@ -162,22 +162,15 @@ class HeadWatcher:
 
     async def run(self) -> None:
         """Follow until cancelled, reconnecting as long as it takes."""
-        while True:
-            try:
-                await self._follow()
-            except UnavailableError as error:
-                _log.warning("lost sight of revisions", cause=repr(error.__cause__))
-            await asyncio.sleep(RECONNECT_S)
+        await self._database.stay_connected(self._follow, "lost sight of revisions")
 
-    async def _follow(self) -> None:
-        connection = await self._database.listen_connection()
-        watchdog: asyncio.Task[None] | None = None
+    async def _follow(self, connection: asyncpg.Connection) -> None:
+        with translated():
+            await connection.add_listener(REVISION_CHANNEL, lambda *_: self._look.set())
+            await connection.add_listener(ACK_CHANNEL, lambda *_: self.acked.fire())
+        connection.add_termination_listener(lambda *_: self._look.set())
+        watchdog = asyncio.create_task(self._database.watch(connection))
         try:
-            with translated():
-                await connection.add_listener(REVISION_CHANNEL, lambda *_: self._look.set())
-                await connection.add_listener(ACK_CHANNEL, lambda *_: self.acked.fire())
-            connection.add_termination_listener(lambda *_: self._look.set())
-            watchdog = asyncio.create_task(self._database.watch(connection))
             while not connection.is_closed():
                 self._look.clear()
                 await self._refresh()
@@ -187,10 +180,8 @@ class HeadWatcher:
                 except TimeoutError:
                     continue
         finally:
-            if watchdog is not None:
-                watchdog.cancel()
-                await asyncio.gather(watchdog, return_exceptions=True)
-            connection.terminate()
+            watchdog.cancel()
+            await asyncio.gather(watchdog, return_exceptions=True)
 
     async def _refresh(self) -> None:
         async with self._database.read(reserved=True) as session:
