@@ -56,8 +56,8 @@ async def schedule_shares(write: ConfigWrite, now_us: int) -> None:
     for change in wanted:
         if change.after is not None:
             write.publish(await scheduling.scheduled(change.key, change.before, change.after), change.key)
-    if write.staged and write.placement.handed_on:
-        await scheduling.cut_again(write.placement.handed_on)
+    if write.staged:
+        await scheduling.cut_again(await write.placement.handed_on())
 
 
 class _Scheduling:
