@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 
-import msgspec
 import structlog
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -25,7 +24,7 @@ from control_plane.quotas.repository import ShareOwner
 from control_plane.quotas.scheduling import ack_status, keep_schedule, schedule_of
 from control_plane.quotas.schemas import SharesRecord
 from control_plane.quotas.service import publish_limit
-from control_plane.quotas.share_schedule import Situation, acknowledged, limit_units, raise_at_us
+from control_plane.quotas.share_schedule import Situation, acknowledged, cut_again, limit_units, raise_at_us
 from control_plane.regions import repository as regions
 from tidegate.contract.calendar import SKEW_US, next_start_us
 from tidegate.contract.limits import LimitRule, ShareStep
@@ -107,8 +106,7 @@ class AdvanceJob:
         rule, schedule, seen = found
         now_us = self._now_us()
         if seen.unconfirmed:
-            again = msgspec.structs.replace(schedule.steps[-1], from_us=now_us if len(schedule.steps) > 1 else 0)
-            keep_schedule(move, msgspec.structs.replace(schedule, steps=(*schedule.steps[:-1], again)))
+            keep_schedule(move, cut_again(schedule, now_us))
             move.cut_revision, move.cut_at = write.next_revision, func.now()
             write.reason = (
                 f"{rule.name}: cut again, since {', '.join(seen.unconfirmed)} did not confirm from when on it holds"
