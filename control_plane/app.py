@@ -39,8 +39,8 @@ from control_plane.oidc.sign_in import OpenIdConnect
 from control_plane.orm import schema_fault
 from control_plane.publishing.repository import Signer
 from control_plane.publishing.writer import ConfigWriter
-from control_plane.push.node_endpoints import AckBatcher, NodeReach, OpenStreams
-from control_plane.push.stream import FrameSource, HeadWatcher
+from control_plane.push.node_endpoints import AckBatcher, NodeReach
+from control_plane.push.stream import FrameSource, HeadWatcher, OpenStreams
 from control_plane.regions.repository import credentials_in_force, principal_by_credential
 from control_plane.schedule import jobs_of
 from control_plane.settings import Settings
