@@ -39,8 +39,8 @@ from control_plane.oidc.sign_in import OpenIdConnect
 from control_plane.orm import schema_fault
 from control_plane.publishing.repository import Signer
 from control_plane.publishing.writer import ConfigWriter
-from control_plane.push.node_endpoints import AckBatcher, NodeReach, OpenStreams
-from control_plane.push.stream import FrameSource, HeadWatcher
+from control_plane.push.node_endpoints import AckBatcher, NodeReach
+from control_plane.push.stream import FrameSource, HeadWatcher, OpenStreams
 from control_plane.regions.repository import credentials_in_force, principal_by_credential
 from control_plane.schedule import jobs_of
 from control_plane.settings import Settings
@@ -107,7 +107,9 @@ def create_app(settings: Settings) -> FastAPI:
         writer = ConfigWriter(database, signer, place, derive)
         partitions = Partitions(database)
         engine = RolloutEngine(database, writer, undo, settings.heartbeat_s)
-        registry = Registry([engine.job(), *jobs_of(settings, database, writer, partitions, webhook_keys)])
+        registry = Registry(
+            jobs_of(settings, database, writer, partitions, webhook_keys, engine, lambda: watcher.revision)
+        )
         leadership = Leadership(database, JobRunner(database, registry, replica_name(settings), metrics).lead)
         _watch(metrics, watcher, streams, leadership)
         console = console_of(app, database, watcher, oidc.people.principal if oidc is not None else nobody)

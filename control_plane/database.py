@@ -2,11 +2,12 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, TypeVar
 
 import asyncpg
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -25,6 +26,7 @@ Item = TypeVar("Item")
 POOL_WAIT_S = 5.0
 LOCK_WAIT_MS = 5_000
 PING_WAIT_S = 2.0
+RECONNECT_S = 0.5
 RESERVED = 4
 """Connections (at most half of all) reserved for writes and authentication."""
 KEEP_ALIVE = {
@@ -41,6 +43,7 @@ GONE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.Interfac
 UNDEFINED_TABLE = "42P01"
 MIGRATES_ALONE = 0x71DE6A7F
 """The advisory lock of migrations: of two processes, the second finds the work done."""
+_log = structlog.stdlib.get_logger("tidegate.database")
 
 
 class Database:
@@ -128,6 +131,29 @@ class Database:
             )
         self._watchdog.unreachable = False
         return connection
+
+    async def stay_connected(
+        self,
+        work: Callable[[asyncpg.Connection], Awaitable[None]],
+        lost: str,
+        *,
+        again_after_s: float = RECONNECT_S,
+        server_settings: dict[str, str] | None = None,
+    ) -> None:
+        """Do ``work`` on a :meth:`listen_connection`, again on a new one when it ends, until cancelled.
+
+        Where Postgres is unreachable, the log says ``lost``.
+        """
+        while True:
+            try:
+                connection = await self.listen_connection(server_settings)
+                try:
+                    await work(connection)
+                finally:
+                    connection.terminate()
+            except UnavailableError as error:
+                _log.warning(lost, cause=repr(error.__cause__))
+            await asyncio.sleep(again_after_s)
 
     async def _pooled_connection(self) -> asyncpg.Connection:
         settings = {"application_name": "tidegate-control-plane", "lock_timeout": str(LOCK_WAIT_MS), **KEEP_ALIVE}

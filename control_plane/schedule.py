@@ -1,7 +1,9 @@
 """Every job of the control plane, gathered: each domain makes its own, here it gets what it needs."""
 
 import time
+from collections.abc import Callable
 
+from control_plane.canary.service import RolloutEngine
 from control_plane.database import Database
 from control_plane.enforcement.jobs import ended_blocks_job
 from control_plane.jobs.registry import Job
@@ -21,16 +23,26 @@ from control_plane.usage.webhooks.service import WebhookKeys
 
 
 def jobs_of(
-    settings: Settings, database: Database, writer: ConfigWriter, partitions: Partitions, webhook_keys: WebhookKeys
+    settings: Settings,
+    database: Database,
+    writer: ConfigWriter,
+    partitions: Partitions,
+    webhook_keys: WebhookKeys,
+    rollouts: RolloutEngine,
+    revision: Callable[[], int],
 ) -> list[Job]:
-    """The job of the leader. To add a job, make it in its domain and name it here."""
+    """The job of the leader. To add a job, make it in its domain and name it here.
+
+    ``revision``: the newest one that this process knows.
+    """
     balancing = Balancing(settings.quota_floor, settings.quota_damping, settings.quota_min_change)
     return [
+        rollouts.job(revision),
         drift_job(database),
         expiry_job(database, writer),
         liveness_job(database, settings.heartbeat_s, settings.forget_nodes_after_days),
         retention_job(database, Kept(settings.tombstone_days, settings.revision_days, settings.audit_days)),
-        AdvanceJob(database, writer, settings.heartbeat_s, now_us).job(),
+        AdvanceJob(database, writer, settings.heartbeat_s, now_us).job(revision),
         RebalanceJob(database, writer, demand, balancing, settings.quota_rebalancing_s).job(),
         ended_blocks_job(database, writer),
         *usage_jobs(

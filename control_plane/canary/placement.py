@@ -121,11 +121,8 @@ class CanaryPlacement:
         self._head = head
         self._heartbeat_s = heartbeat_s
         self._immediate = immediate
-        self._under_way: RolloutRow | None = None
         self._move: tuple[str, str] | None = None
         self._end: tuple[str, str] | None = None
-        self.began: int | None = None
-        """The roll-out that this write began."""
 
     @property
     def has_step(self) -> bool:
@@ -140,52 +137,48 @@ class CanaryPlacement:
         """Give every node the head from this revision on; the roll-out is ``done`` or ``rolled_back``."""
         self._end = (state, outcome)
 
-    @property
-    def handed_on(self) -> list[DocumentKey]:
+    async def handed_on(self) -> list[DocumentKey]:
         """Held-back documents that more nodes get with this write's revision, whatever they acknowledged."""
-        return list(held_by(self._under_way)) if self._under_way is not None and self.has_step else []
+        row = await self._under_way() if self.has_step else None
+        return [] if row is None else list(held_by(row))
 
-    async def look(self) -> None:
-        """Find the roll-out that is under way."""
-        if self._head.rollout is not None:
-            self._under_way = await rollouts.rollout(self._session, self._head.rollout, with_held=True)
+    async def place(self, changes: Sequence[ChangedDocument], head: repository.Head) -> str | None:
+        """Decide who gets ``head``, this write's revision, whose documents are stored: begin a roll-out, or move or
+        end the one that is under way. Returns the digest of the stable view if it has this revision too.
 
-    async def prepare(self, changes: Sequence[ChangedDocument], revision: int) -> None:
-        """Before documents are stored: refuse impossible changes, and note what every delta must contain."""
-        if self._under_way is None:
-            return
-        if self.has_step:
-            await repository.restamp(self._session, self.handed_on, revision)
-        else:
-            refuse_conflicts(self._under_way, changes, immediate=self._immediate)
-
-    async def step(self, changes: Sequence[ChangedDocument], head: repository.Head) -> str | None:
-        """After documents are stored: move the stable view. Returns its digest if it has this revision too."""
-        row = self._under_way
+        Raises :class:`ConflictError` for changes that must wait for the roll-out.
+        """
+        row = await self._under_way()
         if row is None:
             return await self._begin(changes, head)
+        if not self.has_step:
+            refuse_conflicts(row, changes, immediate=self._immediate)
+            self._head.stable_revision = head.revision
+            self._head.stable_digest = await stable_digest(self._session, held_by(row))
+            return self._head.stable_digest
+        await repository.restamp(self._session, held_by(row), head.revision)
         if self._end is not None:
             row.state, row.outcome = self._end
             row.ended_at, row.released_revision = func.now(), head.revision
             self._head.rollout = self._head.stable_revision = self._head.stable_digest = None
             self._head.stage_region = self._head.stage_node = None
-            return None
-        if self._move is not None:
+        elif self._move is not None:
             row.region, row.node = self._move
             row.state = "node" if row.node else "region"
             row.stage_at, row.stage_revision, row.acked_at = func.now(), head.revision, None
             self._head.stage_region, self._head.stage_node = row.region, row.node or None
-            return None
-        self._head.stable_revision = head.revision
-        self._head.stable_digest = await stable_digest(self._session, held_by(row))
-        return self._head.stable_digest
+        return None
+
+    async def _under_way(self) -> RolloutRow | None:
+        number = self._head.rollout
+        return None if number is None else await rollouts.rollout(self._session, number, with_held=True)
 
     async def _begin(self, changes: Sequence[ChangedDocument], head: repository.Head) -> str | None:
         policy = await rollouts.policy(self._session)
         first = _first(policy, nodes.deciding(await nodes.connected(self._session, self._heartbeat_s)))
         if first is None:
             return None  # no node is connected: there is nothing to try it on
-        self._head.rollout = self.began = head.revision
+        self._head.rollout = head.revision
         # the other nodes get the number too, as a store that knows it refuses strict limits with older shares
         self._head.stable_revision, self._head.stable_digest = head.revision, self._head.digest
         self._head.stage_region, self._head.stage_node = first.region, first.node

@@ -51,15 +51,19 @@ class RolloutEngine:
         self._heartbeat_s = heartbeat_s
         self._watched_since: datetime | None = None
         self._looked_at: datetime | None = None
+        self._settled_at: int | None = None
+        """The revision at which no roll-out was under way."""
 
-    def job(self) -> Job:
-        """The job that advances roll-outs every second."""
-        return Job("roll-outs", EVERY_S, self.run)
+    def job(self, revision: Callable[[], int]) -> Job:
+        """The job that advances roll-outs every second; while none is under way it waits for another ``revision``."""
+        return Job("roll-outs", EVERY_S, self.run, idle=lambda: self._settled_at == revision())
 
     async def run(self) -> str:
         """Check and advance the roll-out that is under way."""
         async with self._database.read() as session:
-            number = (await repository.whole_head(session)).rollout
+            head = await repository.whole_head(session)
+            number = head.rollout
+            self._settled_at = head.revision if number is None else None
             if number is None:
                 return "No roll-out is under way."
             step = await self._next(session, number)

@@ -12,7 +12,6 @@ import asyncpg
 import structlog
 
 from control_plane.database import KEEP_ALIVE, Database, translated
-from control_plane.errors import UnavailableError
 
 LOCK_ID = 0x71DE1EAD
 CHECK_S = 2.0
@@ -37,29 +36,15 @@ class Leadership:
 
     async def run(self) -> None:
         """Try to lead until cancelled."""
-        while True:
-            try:
-                await self._term()
-            except UnavailableError as error:
-                _log.warning("cannot stand for leader", cause=repr(error.__cause__))
-            await asyncio.sleep(CHECK_S)
+        await self._database.stay_connected(
+            self._stand, "cannot stand for leader", again_after_s=CHECK_S, server_settings=_SETTINGS
+        )
 
-    async def _term(self) -> None:
-        connection = await self._database.listen_connection(_SETTINGS)
-        try:
-            await self._until_won(connection)
-            await self._lead_while_connected(connection)
-        finally:
-            connection.terminate()
-
-    async def _until_won(self, connection: asyncpg.Connection) -> None:
+    async def _stand(self, connection: asyncpg.Connection) -> None:
+        """Lead from when the lock is won until the connection is lost."""
         # polled, because a waiting statement would hit lock_timeout and hold a snapshot
-        while True:
-            if await _asked(connection, f"SELECT pg_try_advisory_lock({LOCK_ID})"):
-                return
+        while not await _asked(connection, f"SELECT pg_try_advisory_lock({LOCK_ID})"):  # noqa: ASYNC110  another's lock sets no event
             await asyncio.sleep(CHECK_S)
-
-    async def _lead_while_connected(self, connection: asyncpg.Connection) -> None:
         lost = asyncio.Event()
         connection.add_termination_listener(lambda *_: lost.set())
         self.leads = True

@@ -22,6 +22,8 @@ class Job:
     timeout_s: float = DEFAULT_TIMEOUT_S
     share: float = 1.0
     """The part of the time that it may take: with 0.1, a run of 20 s is followed by 180 s without one."""
+    idle: Callable[[], bool] = lambda: False
+    """Whether a run would find nothing to do, as far as this process knows without a query. It is left out then."""
 
     def __post_init__(self) -> None:
         if self.every_s <= 0 or self.timeout_s <= 0:

@@ -30,7 +30,7 @@ async def started(session: AsyncSession, job: str, replica: str) -> None:
 
 
 async def finished(
-    session: AsyncSession, job: str, *, outcome: str, detail: str, duration_ms: int, next_in_s: float
+    session: AsyncSession, job: str, *, outcome: str, detail: str, duration_ms: int, next_in_s: float | None
 ) -> None:
     """The run ended."""
     values = {
@@ -38,7 +38,7 @@ async def finished(
         "duration_ms": duration_ms,
         "outcome": outcome,
         "detail": detail,
-        "next_run_at": func.now() + timedelta(seconds=next_in_s),
+        "next_run_at": None if next_in_s is None else func.now() + timedelta(seconds=next_in_s),
         "runs": JobRow.runs + 1,
         "failures": JobRow.failures + (1 if outcome == "failed" else 0),
     }

@@ -55,7 +55,7 @@ class JobRunner:
         async with self._database.transaction() as session:
             await repository.became_leader(session, self._replica)
             due_in_s = await repository.due_in_s(session)
-        term = _Term(self._run)
+        term = _Term(self._run, self._metrics)
         try:
             now = datetime.now(UTC)
             for job in self._registry:
@@ -92,6 +92,7 @@ class JobRunner:
             detail = f"{type(error).__name__}; the log has more."
             _log.error("job failed", job=job.name, exc_info=error)
         took_s = time.monotonic() - began
+        next_in_s = None if job.idle() else max(0.0, job.every_s - took_s, job.rest_s(took_s))
         self._metrics.job_ran(job.name, outcome, took_s)
         if outcome == "failed":
             _log.warning("job failed", job=job.name, detail=detail)
@@ -103,7 +104,7 @@ class JobRunner:
                     outcome=outcome,
                     detail=detail[:MAX_DETAIL_LENGTH],
                     duration_ms=round(took_s * 1000),
-                    next_in_s=max(0.0, job.every_s - took_s, job.rest_s(took_s)),
+                    next_in_s=next_in_s,
                 )
         except UnavailableError:
             _log.warning("a job's outcome was not recorded", job=job.name)
@@ -112,8 +113,9 @@ class JobRunner:
 class _Term:
     """One leadership: a scheduler and its running jobs."""
 
-    def __init__(self, run: RunJob) -> None:
+    def __init__(self, run: RunJob, metrics: Metrics) -> None:
         self._run = run
+        self._metrics = metrics
         self._running: dict[str, asyncio.Future[None]] = {}
         self._again: set[str] = set()
         self._rests_until: dict[str, float] = {}
@@ -145,7 +147,11 @@ class _Term:
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _due(self, job: Job) -> None:
-        if job.name not in self._running and time.monotonic() >= self._rests_until.get(job.name, 0.0):
+        if job.name in self._running or time.monotonic() < self._rests_until.get(job.name, 0.0):
+            return
+        if job.idle():
+            self._metrics.job_ran(job.name, "done", 0.0)
+        else:
             self._begin(job)
 
     def _begin(self, job: Job) -> None:

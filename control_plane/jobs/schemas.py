@@ -25,6 +25,7 @@ class JobView(View):
     last_detail: str | None
     """What the last run did, or why it failed."""
     next_run_at: datetime | None
+    """Null too while it has nothing to do."""
     runs: int
     failures: int
     requested_at: datetime | None

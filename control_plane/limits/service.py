@@ -195,15 +195,11 @@ def to_rule(row: LimitRow, regions: Sequence[str]) -> LimitRule:
     return msgspec.structs.replace(rule, steps=(ShareStep(limit=rule.limit, shares=shares),))
 
 
-def rules_by_id(document: msgspec.Struct) -> dict[int, LimitRule]:
-    """The rules of a plan's document, or of a limit's."""
+def rules_in(key: DocumentKey, body: str | None) -> dict[int, LimitRule]:
+    """The rules of a plan's document as it is stored, or of a limit's, by id."""
+    document = None if body is None else msgspec.json.decode(body, type=DOCUMENT_TYPES[key.kind])
     limits = document.limits if isinstance(document, Plan) else (document,)
     return {rule.id: rule for rule in limits if isinstance(rule, LimitRule)}
-
-
-def rules_in(key: DocumentKey, body: str | None) -> dict[int, LimitRule]:
-    """The rules of such a document as it is stored."""
-    return {} if body is None else rules_by_id(msgspec.json.decode(body, type=DOCUMENT_TYPES[key.kind]))
 
 
 def is_split(row: LimitRow) -> bool:

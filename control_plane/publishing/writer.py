@@ -88,7 +88,7 @@ class ConfigWrite:
     @property
     def began(self) -> int | None:
         """The roll-out that this write began."""
-        return self.placement.began if self.staged else None
+        return self.head.rollout if self.head.rollout == self.next_revision else None
 
     def publish(self, document: Document, key: DocumentKey | None = None) -> None:
         """Publish ``document``, under its own name or under ``key``."""
@@ -132,8 +132,6 @@ class ConfigWrite:
 async def publish(write: ConfigWrite, signer: Signer, derive: Derive | None = None) -> None:
     """Derive documents, make the revision if anything differs, store the audit entries, read what is shown of it."""
     await write.session.flush()
-    if write.staged:
-        await write.placement.look()
     if derive is not None:
         await derive(write)
     changes = [change for change in await write.documents() if change.before != change.after]
@@ -155,15 +153,14 @@ async def publish(write: ConfigWrite, signer: Signer, derive: Derive | None = No
 async def _make_revision(write: ConfigWrite, signer: Signer, changes: Sequence[ChangedDocument]) -> None:
     session, head = write.session, write.head
     write.revision = write.next_revision
-    if write.staged:
-        await write.placement.prepare(changes, write.revision)
-    elif not write.immediate and any(change.key.kind in STAGED_KINDS for change in changes):
-        write.staged = await repository.goes_by_steps(session)
     if changes:
         await _store(write, changes)
     digest = root_digest(await repository.bucket_digests(session))
-    step = write.placement.step(changes, repository.Head(write.revision, digest)) if write.staged else None
-    stable_digest = None if step is None else await step
+    if not (write.staged or write.immediate) and any(change.key.kind in STAGED_KINDS for change in changes):
+        write.staged = await repository.goes_by_steps(session)
+    stable_digest = None
+    if write.staged:
+        stable_digest = await write.placement.place(changes, repository.Head(write.revision, digest))
     head.revision, head.digest = write.revision, digest
     session.add(
         Revision(

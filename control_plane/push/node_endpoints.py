@@ -1,12 +1,10 @@
 """``/internal/v1``: what nodes call, with their region's credential.
 
-From top to bottom: the routes, what a node is sent first, the streams that are open, ACKs in batches, and who waits for
-them.
+From top to bottom: the routes, ACKs in batches, and who waits for them.
 """
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Annotated, NamedTuple
 
@@ -14,24 +12,15 @@ import msgspec
 import structlog
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import Caller, region_only
 from control_plane.database import Database
 from control_plane.errors import FieldError, ForbiddenError, InvalidError, UnavailableError
 from control_plane.nodes import repository as nodes
-from control_plane.nodes.reports import Reports
 from control_plane.nodes.repository import RegionAck
 from control_plane.publishing import repository
 from control_plane.publishing.repository import Head
-from control_plane.push.stream import (
-    FrameSource,
-    HeadWatcher,
-    NodeStream,
-    Opening,
-    is_behind,
-    views,
-)
+from control_plane.push.stream import HeadWatcher, NodeStream, views
 from control_plane.web.messages import body_of, decoded
 from tidegate.contract.config import Ack
 from tidegate.contract.status import Hello, Newest, NodeReport, Role
@@ -40,15 +29,9 @@ router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(
 
 NODE_PATTERN = r"^[A-Za-z0-9._:@-]{1,128}$"
 MAX_ERROR_LENGTH = 2_000
-MIN_PAUSE_S = 0.02
-MAX_PAUSE_S = 0.6
-PAUSE_S_A_STREAM = 0.006
-"""Pause between deltas. A delta costs a replica about 1.5 ms with its ACK; the pause leaves time for writes."""
 GATHER_S = 0.05
 """How long the first ACK of a batch waits for others."""
 MAX_WAITING = 10_000
-InForce = Callable[[AsyncSession], Awaitable[set[str]]]
-"""Returns the hashes of the credentials in force."""
 _ack_decoder = msgspec.json.Decoder(Ack)
 _report_decoder = msgspec.json.Decoder(NodeReport)
 _log = structlog.stdlib.get_logger("tidegate.acks")
@@ -77,32 +60,14 @@ async def stream(request: Request, caller: Caller, hello: Annotated[Hello, Depen
     state = request.state
     if state.watcher.closing:
         raise UnavailableError("This replica is shutting down.")
-    opening = await opening_for(state.database, state.frames, hello)
+    async with state.database.read() as session:
+        found = await views(session)
+        known = await repository.is_known(session, hello.revision, hello.digest)
+    opening = await state.frames.update(found, hello, Head(hello.revision, hello.digest), known=known)
     name = secrets.token_hex(8)
-    lines = NodeStream(state.frames, state.watcher, state.streams, state.settings.heartbeat_s, hello, name)
-    body = _recorded(
-        lines.lines(opening, Head(hello.revision, hello.digest)),
-        state.streams,
-        hello,
-        name,
-        caller.credential,
-        applied=hello.revision if opening.known else 0,
-    )
+    node_stream = NodeStream(state.frames, state.watcher, state.streams, state.settings.heartbeat_s, hello, name)
+    body = node_stream.lines(opening, caller.credential, applied=hello.revision if known else 0)
     return StreamingResponse(body, media_type="application/x-ndjson", headers={"Cache-Control": "no-store"})
-
-
-async def _recorded(
-    lines: AsyncIterator[bytes], streams: "OpenStreams", hello: Hello, name: str, credential: str, *, applied: int
-) -> AsyncIterator[bytes]:
-    try:
-        # opened in the generator, as a generator that never starts never runs its `finally`
-        await streams.opened(hello, name, credential, applied=applied)
-        async for line in lines:
-            yield line
-    except UnavailableError:
-        return  # the node dials again
-    finally:
-        streams.closed(name)
 
 
 @router.get("/newest", responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}})
@@ -140,101 +105,6 @@ def _ack(body: bytes) -> Ack:
         return ack
     reason = "".join(letter if letter.isprintable() else " " for letter in ack.error[:MAX_ERROR_LENGTH])
     return msgspec.structs.replace(ack, error=reason)
-
-
-async def opening_for(database: Database, frames: FrameSource, hello: Hello) -> Opening:
-    """What a node must be sent first.
-
-    Nothing if it has the newest, a delta if it has a known revision, else a snapshot.
-    """
-    async with database.read() as session:
-        found = await views(session)
-        known = await repository.is_known(session, hello.revision, hello.digest)
-    head, rollout = found.of(hello.region, hello.node), found.rollout_for(hello.region, hello.node)
-    if not known or hello.revision > found.head.revision:
-        snapshot = await frames.snapshot(head, rollout)
-        return Opening(snapshot, False, found.stage_within(hello.region, hello.node, 0, snapshot.revision))
-    if is_behind(Head(hello.revision, hello.digest), head):
-        delta = await frames.delta(hello.revision, head, rollout)
-        return Opening(delta, True, found.stage_within(hello.region, hello.node, hello.revision, delta.revision))
-    return Opening(None, True)
-
-
-class OpenStreams:
-    """The open streams of this replica, each with its credential, and their rows in the table of nodes."""
-
-    def __init__(self, database: Database, heartbeat_s: float, reports: Reports, in_force: InForce) -> None:
-        self._database = database
-        self._heartbeat_s = heartbeat_s
-        self._reports = reports
-        self._in_force = in_force
-        self._open: dict[str, str] = {}
-        self._closed: set[str] = set()
-        self._wake = asyncio.Event()
-
-    @property
-    def count(self) -> int:
-        """Number of open streams."""
-        return len(self._open)
-
-    @property
-    def pause_s(self) -> float:
-        """How long a stream waits after a delta; longer with more streams."""
-        return min(MAX_PAUSE_S, max(MIN_PAUSE_S, len(self._open) * PAUSE_S_A_STREAM))
-
-    def is_open(self, stream: str) -> bool:
-        """Whether a stream may continue: its credential and its region still exist."""
-        return stream in self._open
-
-    async def opened(self, hello: Hello, stream: str, credential: str, *, applied: int) -> None:
-        """Record a stream and the hash of what opened it; it is refreshed until :meth:`closed`."""
-        async with self._database.transaction() as session:
-            await nodes.stream_opened(session, hello, stream, applied=applied)
-        self._open[stream] = credential
-
-    async def stage_sent(self, hello: Hello, stage_revision: int | None) -> None:
-        """Record that a node gets a stage, before it is sent, as the node may crash before it can acknowledge."""
-        if stage_revision is not None:
-            async with self._database.transaction() as session:
-                await nodes.stage_sent(session, hello, stage_revision)
-
-    def closed(self, stream: str) -> None:
-        """Forget a stream. Does not wait: it is called while a request is being cancelled."""
-        self._open.pop(stream, None)
-        self._closed.add(stream)
-        self._wake.set()
-
-    async def run(self) -> None:
-        """Keep the table up to date until cancelled: refresh open streams, mark closed ones."""
-        while True:
-            try:
-                async with asyncio.timeout(self._heartbeat_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
-            await self.record()
-
-    async def record(self) -> None:
-        """Write changes; those that cannot be written are tried again with the next heartbeat.
-
-        Streams whose credential is no longer in force are closed with it.
-        """
-        await self._reports.record()
-        if not self._closed and not self._open:
-            return
-        try:
-            async with self._database.transaction() as session:
-                in_force = await self._in_force(session)
-                for stream in [stream for stream, credential in self._open.items() if credential not in in_force]:
-                    self.closed(stream)
-                closed = set(self._closed)
-                await nodes.streams_alive(session, self._open)
-                if closed:
-                    await nodes.streams_closed(session, closed)
-        except UnavailableError:
-            return
-        self._closed -= closed
 
 
 class _Waiting(NamedTuple):

@@ -1,15 +1,16 @@
 """What nodes are sent: what a node lacks, then each new revision, and heartbeats in between.
 
-From top to bottom: which revision each node should have, how a replica learns of a new one, the lines of a stream, and
-the frames that all streams share. A replica has one LISTEN connection for all streams and waiters.
+From top to bottom: which revision each node should have, how a replica learns of a new one, which streams are open, the
+lines of one, and the frames that all share. A replica has one LISTEN connection for all streams and waiters.
 """
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar, cast
 
+import asyncpg
 import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,21 +20,25 @@ from control_plane.canary.placement import Held, held_by
 from control_plane.database import Database, translated
 from control_plane.errors import UnavailableError
 from control_plane.metrics import Metrics
+from control_plane.nodes import repository as nodes
+from control_plane.nodes.reports import Reports
 from control_plane.nodes.repository import ACK_CHANNEL
 from control_plane.publishing import repository
 from control_plane.publishing.repository import REVISION_CHANNEL, Head, Signer
 from tidegate.contract.config import Begin, Change, Commit, Documents, Heartbeat, HeldBack, Kind, StreamMessage
 from tidegate.contract.status import Hello
 
-if TYPE_CHECKING:
-    from control_plane.push.node_endpoints import OpenStreams
-
-RECONNECT_S = 0.5
+MIN_PAUSE_S = 0.02
+MAX_PAUSE_S = 0.6
+PAUSE_S_A_STREAM = 0.006
+"""Pause between deltas. A delta costs a replica about 1.5 ms with its ACK; the pause leaves time for writes."""
 KEPT_REVISIONS = 64
 KEPT_DELTAS = 64
 KEPT_SNAPSHOTS = 2
 MAX_FRAME_BYTES = 256 * 1024
 Key = TypeVar("Key")
+InForce = Callable[[AsyncSession], Awaitable[set[str]]]
+"""Returns the hashes of the credentials in force."""
 _log = structlog.stdlib.get_logger("tidegate.stream")
 
 
@@ -51,11 +56,6 @@ class Views(NamedTuple):
     stage_revision: int = 0
     rollout: int = 0
 
-    @property
-    def is_staged(self) -> bool:
-        """Whether a roll-out is under way."""
-        return bool(self.region)
-
     def in_stage(self, region: str, node: str) -> bool:
         """Whether this node gets the head."""
         return not self.region or (region == self.region and self.node in ("", node))
@@ -67,12 +67,6 @@ class Views(NamedTuple):
     def of(self, region: str, node: str) -> Head:
         """What this node should have."""
         return self.head if self.in_stage(region, node) else self.stable
-
-    def stage_within(self, region: str, node: str, has: int, gets: int) -> int | None:
-        """The stage's revision, where this node gets it on the way from revision ``has`` to ``gets``."""
-        if self.is_staged and self.in_stage(region, node) and has < self.stage_revision <= gets:
-            return self.stage_revision
-        return None
 
 
 async def views(session: AsyncSession) -> Views:
@@ -162,22 +156,15 @@ class HeadWatcher:
 
     async def run(self) -> None:
         """Follow until cancelled, reconnecting as long as it takes."""
-        while True:
-            try:
-                await self._follow()
-            except UnavailableError as error:
-                _log.warning("lost sight of revisions", cause=repr(error.__cause__))
-            await asyncio.sleep(RECONNECT_S)
+        await self._database.stay_connected(self._follow, "lost sight of revisions")
 
-    async def _follow(self) -> None:
-        connection = await self._database.listen_connection()
-        watchdog: asyncio.Task[None] | None = None
+    async def _follow(self, connection: asyncpg.Connection) -> None:
+        with translated():
+            await connection.add_listener(REVISION_CHANNEL, lambda *_: self._look.set())
+            await connection.add_listener(ACK_CHANNEL, lambda *_: self.acked.fire())
+        connection.add_termination_listener(lambda *_: self._look.set())
+        watchdog = asyncio.create_task(self._database.watch(connection))
         try:
-            with translated():
-                await connection.add_listener(REVISION_CHANNEL, lambda *_: self._look.set())
-                await connection.add_listener(ACK_CHANNEL, lambda *_: self.acked.fire())
-            connection.add_termination_listener(lambda *_: self._look.set())
-            watchdog = asyncio.create_task(self._database.watch(connection))
             while not connection.is_closed():
                 self._look.clear()
                 await self._refresh()
@@ -187,10 +174,8 @@ class HeadWatcher:
                 except TimeoutError:
                     continue
         finally:
-            if watchdog is not None:
-                watchdog.cancel()
-                await asyncio.gather(watchdog, return_exceptions=True)
-            connection.terminate()
+            watchdog.cancel()
+            await asyncio.gather(watchdog, return_exceptions=True)
 
     async def _refresh(self) -> None:
         async with self._database.read(reserved=True) as session:
@@ -203,25 +188,95 @@ class HeadWatcher:
             self.moved.fire()
 
 
-class Frames(msgspec.Struct, frozen=True):
+class Frames(NamedTuple):
     """The lines from ``Begin`` to ``Commit``, and the head that a node has after them."""
 
-    revision: int
-    digest: str
+    head: Head
     lines: tuple[bytes, ...]
 
 
-def is_behind(has: Head, wanted: Head) -> bool:
-    """Whether a node at ``has`` must be sent a revision. A node that is ahead has left the stage and keeps it."""
-    return wanted != has and wanted.revision >= has.revision
+class Update(NamedTuple):
+    """What a node is sent next, and the stage that it gets by it, if any."""
+
+    frames: Frames
+    stage_revision: int | None
 
 
-class Opening(NamedTuple):
-    """What a node is sent first, whether its revision is known, and the stage that it gets, if any."""
+class OpenStreams:
+    """The open streams of this replica, each with its credential, and their rows in the table of nodes."""
 
-    frames: Frames | None
-    known: bool
-    stage_revision: int | None = None
+    def __init__(self, database: Database, heartbeat_s: float, reports: Reports, in_force: InForce) -> None:
+        self._database = database
+        self._heartbeat_s = heartbeat_s
+        self._reports = reports
+        self._in_force = in_force
+        self._open: dict[str, str] = {}
+        self._closed: set[str] = set()
+        self._wake = asyncio.Event()
+
+    @property
+    def count(self) -> int:
+        """Number of open streams."""
+        return len(self._open)
+
+    @property
+    def pause_s(self) -> float:
+        """How long a stream waits after a delta; longer with more streams."""
+        return min(MAX_PAUSE_S, max(MIN_PAUSE_S, len(self._open) * PAUSE_S_A_STREAM))
+
+    def is_open(self, stream: str) -> bool:
+        """Whether a stream may continue: its credential and its region still exist."""
+        return stream in self._open
+
+    async def opened(self, hello: Hello, stream: str, credential: str, *, applied: int) -> None:
+        """Record a stream and the hash of what opened it; it is refreshed until :meth:`closed`."""
+        async with self._database.transaction() as session:
+            await nodes.stream_opened(session, hello, stream, applied=applied)
+        self._open[stream] = credential
+
+    async def stage_sent(self, hello: Hello, stage_revision: int | None) -> None:
+        """Record that a node gets a stage, before it is sent, as the node may crash before it can acknowledge."""
+        if stage_revision is not None:
+            async with self._database.transaction() as session:
+                await nodes.stage_sent(session, hello, stage_revision)
+
+    def closed(self, stream: str) -> None:
+        """Forget a stream. Does not wait: it is called while a request is being cancelled."""
+        self._open.pop(stream, None)
+        self._closed.add(stream)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Keep the table up to date until cancelled: refresh open streams, mark closed ones."""
+        while True:
+            try:
+                async with asyncio.timeout(self._heartbeat_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            await self.record()
+
+    async def record(self) -> None:
+        """Write changes; those that cannot be written are tried again with the next heartbeat.
+
+        Streams whose credential is no longer in force are closed with it.
+        """
+        await self._reports.record()
+        if not self._closed and not self._open:
+            return
+        try:
+            async with self._database.transaction() as session:
+                in_force = await self._in_force(session)
+                for stream in [stream for stream, credential in self._open.items() if credential not in in_force]:
+                    self.closed(stream)
+                closed = set(self._closed)
+                await nodes.streams_alive(session, self._open)
+                if closed:
+                    await nodes.streams_closed(session, closed)
+        except UnavailableError:
+            return
+        self._closed -= closed
 
 
 class NodeStream:
@@ -229,60 +284,71 @@ class NodeStream:
 
     def __init__(
         self,
-        frames: "FrameSource",
+        source: "FrameSource",
         watcher: HeadWatcher,
-        streams: "OpenStreams",
+        streams: OpenStreams,
         heartbeat_s: float,
         hello: Hello,
-        stream: str,
+        name: str,
     ) -> None:
-        self._region, self._node = hello.region, hello.node
-        self._hello = hello
-        self._stream = stream
-        self._frames = frames
+        self._source = source
         self._watcher = watcher
         self._streams = streams
         self._heartbeat_s = heartbeat_s
+        self._hello = hello
+        self._name = name
 
-    async def lines(self, opening: Opening, has: Head) -> AsyncIterator[bytes]:
+    async def lines(self, opening: Update | None, credential: str, *, applied: int) -> AsyncIterator[bytes]:
         """Send ``opening``, then deltas and heartbeats until the replica or the stream closes.
 
-        ``has``: what the node holds.
+        ``applied``: the revision that the node has, 0 if it is not known.
         """
-        if opening.frames is not None:
+        try:
+            # opened here, as a generator that never starts never runs its `finally`
+            await self._streams.opened(self._hello, self._name, credential, applied=applied)
+            async for line in self._lines(opening):
+                yield line
+        except UnavailableError:
+            return  # the node dials again
+        finally:
+            self._streams.closed(self._name)
+
+    async def _lines(self, opening: Update | None) -> AsyncIterator[bytes]:
+        has = Head(self._hello.revision, self._hello.digest)
+        if opening is not None:
             await self._streams.stage_sent(self._hello, opening.stage_revision)
             for line in opening.frames.lines:
                 yield line
-            has = Head(opening.frames.revision, opening.frames.digest)
+            has = opening.frames.head
         just_sent = False
-        while not self._watcher.closing and self._streams.is_open(self._stream):
+        while not self._watcher.closing and self._streams.is_open(self._name):
             moved = self._watcher.moved.ticket()
-            views = self._watcher.views
-            if views is not None and is_behind(has, views.of(self._region, self._node)):
-                frames = await self._delta(has.revision, views)
-                if frames is not None:
-                    for line in frames.lines:
-                        yield line
-                    has = Head(frames.revision, frames.digest)
-                    just_sent = True
-                    # the first change is sent at once; further changes are sent together
-                    await asyncio.sleep(self._streams.pause_s)
-                    continue
+            frames = await self._next(has)
+            if frames is not None:
+                for line in frames.lines:
+                    yield line
+                has = frames.head
+                just_sent = True
+                # the first change is sent at once; further changes are sent together
+                await asyncio.sleep(self._streams.pause_s)
+                continue
             if not just_sent:
                 yield encode_line(Heartbeat(revision=has.revision, digest=has.digest))
             just_sent = False
             await moved.wait(self._heartbeat_s)
 
-    async def _delta(self, base: int, views: Views) -> Frames | None:
-        head = views.of(self._region, self._node)
-        try:
-            frames = await self._frames.delta(base, head, views.rollout_for(self._region, self._node))
-            stage_revision = views.stage_within(self._region, self._node, base, frames.revision)
-            await self._streams.stage_sent(self._hello, stage_revision)
-        except UnavailableError as error:
-            _log.warning("a delta must wait", base=base, revision=head.revision, reason=str(error))
+    async def _next(self, has: Head) -> Frames | None:
+        if self._watcher.views is None:
             return None
-        return frames
+        try:
+            update = await self._source.update(self._watcher.views, self._hello, has)
+            if update is None:
+                return None
+            await self._streams.stage_sent(self._hello, update.stage_revision)
+        except UnavailableError as error:
+            _log.warning("a delta must wait", base=has.revision, revision=self._watcher.revision, reason=str(error))
+            return None
+        return update.frames
 
 
 class FrameSource:
@@ -294,6 +360,19 @@ class FrameSource:
         self._metrics = metrics
         self._deltas: OrderedDict[tuple[int, Head, int | None], asyncio.Task[Frames]] = OrderedDict()
         self._snapshots: OrderedDict[tuple[Head, int | None], asyncio.Task[Frames]] = OrderedDict()
+
+    async def update(self, views: Views, hello: Hello, has: Head, *, known: bool = True) -> Update | None:
+        """What brings a node from ``has`` to what it should have: a snapshot if ``has`` is not ``known``.
+
+        ``None`` if it has that, or is ahead: then it has left the stage, and keeps the revision.
+        """
+        head, rollout = views.of(hello.region, hello.node), views.rollout_for(hello.region, hello.node)
+        if known and (head == has or head.revision < has.revision):
+            return None
+        base = has.revision if known else 0
+        frames = await (self.delta(base, head, rollout) if known else self.snapshot(head, rollout))
+        gets_stage = rollout and base < views.stage_revision <= frames.head.revision
+        return Update(frames, views.stage_revision if gets_stage else None)
 
     async def snapshot(self, head: Head, rollout: int | None) -> Frames:
         """A snapshot of ``head`` or newer, for nodes whose ``Views.rollout_for`` is ``rollout``.
@@ -322,14 +401,13 @@ class FrameSource:
                 raise UnavailableError("Another roll-out has begun.")
             if base is not None and base < whole.deltas_from:
                 base = None
-            lacking = None
+            head, lacks, held = Head(whole.revision, whole.digest), None, Held()
             if rollout is None and whole.rollout is not None:
                 lacking = await rollouts.rollout(session, whole.rollout, with_held=True)
-            held: Held = {} if lacking is None else held_by(lacking)
-            head = Head(whole.revision, whole.digest)
-            if rollout is None and whole.rollout is not None:
-                head = Head(whole.stable_revision or 0, whole.stable_digest or "")
-            lacks = None if lacking is None else HeldBack(rollout=lacking.number, whole=lacking.base_revision)
+                if lacking is not None:
+                    head = Head(whole.stable_revision or 0, whole.stable_digest or "")
+                    lacks = HeldBack(rollout=lacking.number, whole=lacking.base_revision)
+                    held = held_by(lacking)
             lines = [encode_line(Begin(base=base, revision=head.revision, held_back=lacks))]
             async for part in repository.documents_since(session, base):
                 lines.extend(document_lines(document_changes(_without(part, held))))
@@ -339,7 +417,7 @@ class FrameSource:
             self._metrics.frames_made("snapshot" if base is None else "delta")
             signature = self._signer.sign(head.revision, head.digest)
             lines.append(encode_line(Commit(revision=head.revision, digest=head.digest, signature=signature)))
-        return Frames(head.revision, head.digest, tuple(lines))
+        return Frames(head, tuple(lines))
 
 
 def _without(rows: Iterable[Sequence[str | None]], held: Held) -> Iterable[Sequence[str | None]]:

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 
-import msgspec
 import structlog
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,6 +15,7 @@ from control_plane.limits.models import LimitRow
 from control_plane.limits.service import fractions_of
 from control_plane.nodes import repository as nodes
 from control_plane.orm import present
+from control_plane.publishing.repository import head
 from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 from control_plane.quotas import repository
 from control_plane.quotas.models import THE_LIMIT, QuotaMove
@@ -24,7 +24,7 @@ from control_plane.quotas.repository import ShareOwner
 from control_plane.quotas.scheduling import ack_status, keep_schedule, schedule_of
 from control_plane.quotas.schemas import SharesRecord
 from control_plane.quotas.service import publish_limit
-from control_plane.quotas.share_schedule import Situation, acknowledged, limit_units, raise_at_us
+from control_plane.quotas.share_schedule import Situation, acknowledged, cut_again, limit_units, raise_at_us
 from control_plane.regions import repository as regions
 from tidegate.contract.calendar import SKEW_US, next_start_us
 from tidegate.contract.limits import LimitRule, ShareStep
@@ -47,19 +47,19 @@ class AdvanceJob:
         self._writer = writer
         self._heartbeat_s = heartbeat_s
         self._now_us = now_us
+        self._settled_at: int | None = None
+        """The revision at which no move waited."""
 
-    def job(self) -> Job:
-        """The job that does it every second."""
-        return Job("quota-moves", ADVANCE_EVERY_S, self.run)
+    def job(self, revision: Callable[[], int]) -> Job:
+        """The job that does it every second; while no move waits it waits for another ``revision``."""
+        return Job("quota-moves", ADVANCE_EVERY_S, self.run, idle=lambda: self._settled_at == revision())
 
     async def run(self) -> str:
         """One look at every move."""
         async with self._database.read() as session:
-            ready = [
-                ShareOwner(move.rule_id, move.whose)
-                for move in await repository.waiting(session)
-                if await self._can_go_on(session, move)
-            ]
+            waiting = await repository.waiting(session)
+            self._settled_at = None if waiting else (await head(session)).revision
+            ready = [ShareOwner(move.rule_id, move.whose) for move in waiting if await self._can_go_on(session, move)]
         for rule_id, those in itertools.groupby(ready, lambda one: one.rule_id):
             try:
                 async with self._writer.begin(AUTHOR, None) as write:
@@ -106,8 +106,7 @@ class AdvanceJob:
         rule, schedule, seen = found
         now_us = self._now_us()
         if seen.unconfirmed:
-            again = msgspec.structs.replace(schedule.steps[-1], from_us=now_us if len(schedule.steps) > 1 else 0)
-            keep_schedule(move, msgspec.structs.replace(schedule, steps=(*schedule.steps[:-1], again)))
+            keep_schedule(move, cut_again(schedule, now_us))
             move.cut_revision, move.cut_at = write.next_revision, func.now()
             write.reason = (
                 f"{rule.name}: cut again, since {', '.join(seen.unconfirmed)} did not confirm from when on it holds"

@@ -12,7 +12,7 @@ from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.limits.models import SPLIT_MODES
-from control_plane.limits.service import rules_by_id, rules_in, to_rule
+from control_plane.limits.service import rules_in, to_rule
 from control_plane.nodes import repository as nodes
 from control_plane.publishing.repository import ChangedDocument, DocumentKey
 from control_plane.publishing.writer import ConfigWrite
@@ -23,50 +23,52 @@ from control_plane.quotas.share_schedule import (
     Schedule,
     Situation,
     has_windows,
-    in_units,
-    on_the_way,
     parts_of,
     published,
-    retargeted,
-    same_shares,
+    rescheduled,
     settled,
     situation,
     target_of,
 )
 from control_plane.regions import repository as regions
-from tidegate.contract.config import DOCUMENT_TYPES, Plan
-from tidegate.contract.limits import LimitRule, ShareStep
+from tidegate.contract.config import Plan
+from tidegate.contract.limits import LimitRule
 
 
 class _Shares(NamedTuple):
-    """Shares that a write may move: of which limit (``plan`` null: outside plans), whose, and the move before."""
+    """Shares that a write may move: of which limit (``plan`` null: outside plans), whose, and where they stand.
+
+    ``move`` is the row that says where; there is none for shares that never moved.
+    """
 
     rule: LimitRule
     plan: str | None
     whose: str
     move: QuotaMove | None
+    schedule: Schedule
 
 
 async def schedule_shares(write: ConfigWrite, now_us: int) -> None:
     """Put in place of each plan and limit of a write the first part of the way there, from what nodes have."""
-    scheduling = _Scheduling(write, now_us)
+    scheduling = _Scheduling(write, now_us, await nodes.regions_with_nodes(write.session))
     wanted = [change for change in await write.documents() if change.key.kind in {"plan", "limit"}]
     for change in wanted:
         await scheduling.keep_gone(change)
     for change in wanted:
         if change.after is not None:
             write.publish(await scheduling.scheduled(change.key, change.before, change.after), change.key)
-    if write.staged and write.placement.handed_on:
-        await scheduling.cut_again(write.placement.handed_on)
+    if write.staged:
+        await scheduling.cut_again(await write.placement.handed_on())
 
 
 class _Scheduling:
-    """One write's limits and their schedules of shares."""
+    """One write's limits and their schedules of shares. ``spenders``: regions that ever had a node."""
 
-    def __init__(self, write: ConfigWrite, now_us: int) -> None:
+    def __init__(self, write: ConfigWrite, now_us: int, spenders: Collection[str]) -> None:
         self._write = write
         self._session = write.session
         self._now_us = now_us
+        self._spenders = spenders
 
     async def keep_gone(self, change: ChangedDocument) -> None:
         """Keep the shares of limits that go: a rollback brings those back under the ids that they had."""
@@ -75,26 +77,21 @@ class _Scheduling:
         gone = [rule for id, rule in had.items() if id not in has and rule.mode in SPLIT_MODES]
         moves = await repository.moves(self._session, [rule.id for rule in gone]) if gone else {}
         for rule in gone:
-            kept = {THE_LIMIT: target_of(rule)} | ({CLIENTS: parts_of(rule)} if rule.parts else {})
-            for whose, step in kept.items():
-                move = moves.get(ShareOwner(rule.id, whose))
-                own = _Shares(rule, change.key.id if change.key.kind == "plan" else None, whose, move)
-                self._store(own, settled(step) if move is None else schedule_of(move)).waiting = False
+            own, of_clients = _shares(change.key, rule, rule, moves)
+            for shares in (own, of_clients) if rule.parts else (own,):
+                self._store(shares, shares.schedule).waiting = False
 
     async def scheduled(self, key: DocumentKey, before: str | None, after: str) -> Plan | LimitRule:
         """The document to publish in place of ``after``, where nodes have ``before``."""
-        wanted = msgspec.json.decode(after, type=DOCUMENT_TYPES[key.kind])
-        had = rules_in(key, before)
-        if isinstance(wanted, LimitRule) and not has_windows(wanted):
-            wanted = msgspec.structs.replace(wanted, parts=())  # clients have no figures of their own outside plans
-        rules = rules_by_id(wanted)
+        rules, had = rules_in(key, after), rules_in(key, before)
         moves = await repository.moves(self._session, rules)
-        plan = key.id if key.kind == "plan" else None
-        scheduled = {id: await self._rule(plan, had.get(id), rule, moves) for id, rule in rules.items()}
+        scheduled = [self._rule(key, had.get(rule.id), rule, moves) for rule in rules.values()]
         afresh = {id for id, _ in moves if rules[id].mode not in SPLIT_MODES}
         if afresh:
             await repository.forget_moves(self._session, afresh)
-        return _with_rules(wanted, scheduled)
+        if key.kind == "limit":
+            return scheduled[0]
+        return msgspec.structs.replace(msgspec.json.decode(after, type=Plan), limits=tuple(scheduled))
 
     async def cut_again(self, keys: Collection[DocumentKey]) -> None:
         """Cuts among documents that a roll-out held back: they wait for the nodes that get them now."""
@@ -106,61 +103,53 @@ class _Scheduling:
                 # not `cut_at`: nodes of the stage will not speak of it once more, so it need not be waited for
                 move.cut_revision, move.raise_at_us = self._write.next_revision, None
 
-    async def _rule(
-        self,
-        plan: str | None,
-        had: LimitRule | None,
-        rule: LimitRule,
-        moves: Mapping[ShareOwner, QuotaMove],
+    def _rule(
+        self, key: DocumentKey, had: LimitRule | None, rule: LimitRule, moves: Mapping[ShareOwner, QuotaMove]
     ) -> LimitRule:
         if rule.mode not in SPLIT_MODES:
             return rule
-        since_us = had.since_us if had is not None else self._now_us
-        units, parts = settled(target_of(rule)), settled(parts_of(rule))
-        own = _Shares(rule, plan, THE_LIMIT, moves.get(ShareOwner(rule.id, THE_LIMIT)))
-        of_clients = _Shares(rule, plan, CLIENTS, moves.get(ShareOwner(rule.id, CLIENTS)))
-        if had is None or had.mode not in SPLIT_MODES:
-            if own.move is None:
-                return published(rule, units, parts, since_us)
-            units = schedule_of(own.move)  # it was gone, and is back
-        else:
-            units, parts = settled(target_of(had)), settled(parts_of(had)) if had.parts else parts
-        before = units.target.limit if had is None else had.limit
-        parts = await self._towards(of_clients, parts, parts_of(rule))
-        if before != rule.limit and has_windows(rule) and on_the_way(rule, parts, self._now_us):
-            units = in_units(rule, parts, self._now_us)
-            self._keep(own, units)
-        else:
-            units = await self._towards(own, units, target_of(rule))
-        return published(rule, units, parts, since_us)
+        if key.kind == "limit" and not has_windows(rule):
+            rule = msgspec.structs.replace(rule, parts=())  # clients have no figures of their own outside plans
+        split = had if had is not None and had.mode in SPLIT_MODES else rule
+        own, of_clients = _shares(key, rule, split, moves)
+        units, parts = rescheduled(rule, own.schedule, of_clients.schedule, self._now_us, self._spenders)
+        self._keep(own, units)
+        self._keep(of_clients, parts)
+        return published(rule, units, parts, self._now_us if had is None else had.since_us)
 
-    async def _towards(self, own: _Shares, now: Schedule, target: ShareStep) -> Schedule:
-        """The schedule to ``target``: on from where the move before stands, else from ``now``."""
-        schedule = now if own.move is None else schedule_of(own.move)
-        if same_shares(schedule.target, target):
-            if own.move is None or schedule.waiting > own.move.waiting:
-                self._keep(own, schedule)
-            return schedule
-        spenders = await nodes.regions_with_nodes(self._session)
-        schedule = retargeted(own.rule, schedule, target, self._now_us, spenders)
-        self._keep(own, schedule)
-        return schedule
+    def _keep(self, shares: _Shares, schedule: Schedule) -> None:
+        """Store a schedule unless it stands already; that of shares that never moved needs no row."""
+        if shares.move is None:
+            if schedule.waiting or len(schedule.steps) > 1:
+                self._store(shares, schedule)
+        elif schedule != shares.schedule or schedule.waiting != shares.move.waiting:
+            self._store(shares, schedule)
 
-    def _keep(self, own: _Shares, schedule: Schedule) -> None:
-        if own.move is not None or schedule.waiting or len(schedule.steps) > 1:
-            self._store(own, schedule)
-
-    def _store(self, own: _Shares, schedule: Schedule) -> QuotaMove:
-        move = own.move
+    def _store(self, shares: _Shares, schedule: Schedule) -> QuotaMove:
+        move = shares.move
         if move is None:
-            move = QuotaMove(rule_id=own.rule.id, whose=own.whose)
+            move = QuotaMove(rule_id=shares.rule.id, whose=shares.whose)
             self._session.add(move)
-        move.plan, move.limit_name = own.plan, own.rule.name
+        move.plan, move.limit_name = shares.plan, shares.rule.name
         move.cut_revision, move.cut_at = self._write.next_revision, func.now()
         move.author, move.reason = self._write.author, self._write.reason
         move.freed, move.raise_at_us = [], None
         keep_schedule(move, schedule)
         return move
+
+
+def _shares(
+    key: DocumentKey, rule: LimitRule, had: LimitRule, moves: Mapping[ShareOwner, QuotaMove]
+) -> tuple[_Shares, _Shares]:
+    """A limit's own shares and its clients': where the move before left them, else as nodes have them by ``had``."""
+    plan = key.id if key.kind == "plan" else None
+    never_moved = {THE_LIMIT: target_of(had), CLIENTS: parts_of(had if had.parts else rule)}
+
+    def of(whose: str) -> _Shares:
+        move = moves.get(ShareOwner(rule.id, whose))
+        return _Shares(rule, plan, whose, move, settled(never_moved[whose]) if move is None else schedule_of(move))
+
+    return of(THE_LIMIT), of(CLIENTS)
 
 
 def schedule_of(move: QuotaMove) -> Schedule:
@@ -185,11 +174,3 @@ async def ack_status(
 def keep_schedule(move: QuotaMove, schedule: Schedule) -> None:
     """Write the schedule into its row."""
     move.schedule, move.waiting = msgspec.to_builtins(schedule), schedule.waiting
-
-
-def _with_rules(document: msgspec.Struct, rules: Mapping[int, LimitRule]) -> Plan | LimitRule:
-    if isinstance(document, Plan):
-        return msgspec.structs.replace(document, limits=tuple(rules[rule.id] for rule in document.limits))
-    if isinstance(document, LimitRule):
-        return rules[document.id]
-    raise TypeError(f"{type(document).__name__} has no shares")

@@ -93,6 +93,28 @@ def settled(step: ShareStep) -> Schedule:
     return Schedule(steps=(first,), target=first)
 
 
+def rescheduled(
+    rule: LimitRule, units: Schedule, parts: Schedule, now_us: int, spenders: Collection[str]
+) -> tuple[Schedule, Schedule]:
+    """The schedules of a limit's units and of its clients' parts once the limit is as ``rule`` says.
+
+    A move whose target stays goes on. ``spenders``: see :func:`retargeted`.
+    """
+    was = units.target.limit
+    parts = _towards(rule, parts, parts_of(rule), now_us, spenders)
+    if was != rule.limit and has_windows(rule) and on_the_way(rule, parts, now_us):
+        return in_units(rule, parts, now_us), parts
+    return _towards(rule, units, target_of(rule), now_us, spenders), parts
+
+
+def _towards(
+    rule: LimitRule, schedule: Schedule, target: ShareStep, now_us: int, spenders: Collection[str]
+) -> Schedule:
+    if same_shares(schedule.target, target):
+        return schedule
+    return retargeted(rule, schedule, target, now_us, spenders)
+
+
 def retargeted(
     rule: LimitRule, schedule: Schedule, target: ShareStep, now_us: int, spenders: Collection[str]
 ) -> Schedule:
@@ -158,6 +180,13 @@ def acknowledged(schedule: Schedule, from_us: int) -> Schedule:
     if not same_shares(steps[-1], schedule.target):
         steps = then(steps, msgspec.structs.replace(schedule.target, from_us=from_us))
     return Schedule(steps=steps, target=schedule.target, most=schedule.most, over_us=from_us + SKEW_US)
+
+
+def cut_again(schedule: Schedule, now_us: int) -> Schedule:
+    """The same cut once more: from now on, unless it holds in every window."""
+    *earlier, cut = schedule.steps
+    again = msgspec.structs.replace(cut, from_us=now_us if earlier else 0)
+    return msgspec.structs.replace(schedule, steps=(*earlier, again))
 
 
 def then(steps: Steps, step: ShareStep) -> Steps:

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
+import asyncpg
 import msgspec
-import structlog
 
 from control_plane.database import Database, chunks, translated
-from control_plane.errors import UnavailableError
 from control_plane.push.stream import Signal
 from control_plane.regions import repository as regions
 from control_plane.usage import repository
@@ -27,12 +26,10 @@ QUESTIONS_CHANNEL = "tidegate_questions"
 ANSWERS_CHANNEL = "tidegate_answers"
 LIVE_S = 1.0
 """How long a region has to answer, including the wait until an agent takes the question."""
-RECONNECT_S = 0.5
 FIGURES_A_NOTICE = 60
 """A notification holds 8,000 bytes at most."""
 DENIALS_BYTES_A_NOTICE = 4_000
 """One denial more may go beyond it: the longest is 3,000 bytes."""
-_log = structlog.stdlib.get_logger("tidegate.questions")
 
 
 class RegionAnswer(NamedTuple):
@@ -161,22 +158,13 @@ class NodeQuestions:
 
     async def run(self) -> None:
         """Listen until cancelled, reconnecting as long as it takes."""
-        while True:
-            try:
-                await self._listen()
-            except UnavailableError as error:
-                _log.warning("cannot receive questions", cause=repr(error.__cause__))
-            await asyncio.sleep(RECONNECT_S)
+        await self._database.stay_connected(self._listen, "cannot receive questions")
 
-    async def _listen(self) -> None:
-        connection = await self._database.listen_connection()
-        try:
-            with translated():
-                await connection.add_listener(QUESTIONS_CHANNEL, lambda *notice: self._receive_question(str(notice[3])))
-                await connection.add_listener(ANSWERS_CHANNEL, lambda *notice: self._receive_answer(str(notice[3])))
-            await self._database.watch(connection)
-        finally:
-            connection.terminate()
+    async def _listen(self, connection: asyncpg.Connection) -> None:
+        with translated():
+            await connection.add_listener(QUESTIONS_CHANNEL, lambda *notice: self._receive_question(str(notice[3])))
+            await connection.add_listener(ANSWERS_CHANNEL, lambda *notice: self._receive_answer(str(notice[3])))
+        await self._database.watch(connection)
 
     def _receive_question(self, payload: str) -> None:
         try:

@@ -41,7 +41,8 @@ def test_every_setting_is_on_the_page_and_nothing_else_is(plane):
 def test_every_job_is_on_the_page_with_how_often_it_runs():
     nothing: Any = None
     settings = ControlPlaneSettings(database_url="postgresql://nobody@127.0.0.1:1/none", signing_key_file="none")
-    jobs = [RolloutEngine(nothing, nothing, nothing, 5.0).job(), *jobs_of(settings, nothing, nothing, nothing, nothing)]
+    engine = RolloutEngine(nothing, nothing, nothing, 5.0)
+    jobs = jobs_of(settings, nothing, nothing, nothing, nothing, engine, nothing)
     table = PAGE.partition("| job | every | |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| (`[^|]*) \| (\d+) (s|min|h) \|", table, re.MULTILINE)
     named = {name: int(count) * EVERY[unit] for names, count, unit in rows for name in re.findall(r"`([\w-]+)`", names)}

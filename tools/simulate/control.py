@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from control_plane.quotas.share_schedule import (
-    Schedule,
     acknowledged,
-    has_windows,
-    in_units,
-    on_the_way,
+    cut_again,
     parts_of,
     published,
     raise_at_us,
-    retargeted,
-    same_shares,
+    rescheduled,
     settled,
     situation,
     target_of,
@@ -215,9 +211,7 @@ class ControlPlane:
         seen = situation(rule, self._units, self._cut_revision, self._freed, self._regions, connected, self._effects)
         if seen.waiting_for:
             if len(seen.unconfirmed) == len(seen.waiting_for) and now_s - self._cut_s > _CUT_AGAIN_S:
-                steps = self._units.steps
-                again = msgspec.structs.replace(steps[-1], from_us=now_us if len(steps) > 1 else 0)
-                self._units = msgspec.structs.replace(self._units, steps=(*steps[:-1], again))
+                self._units = cut_again(self._units, now_us)
                 self._cut()
             return
         if rule.mode != "strict" and self._raise_at_us is None:
@@ -240,11 +234,7 @@ class ControlPlane:
             self._publish()
             return
         stood = self._units, self._parts
-        self._parts = self._towards(self._parts, parts_of(rule), now_us)
-        if before.limit != rule.limit and has_windows(rule) and on_the_way(rule, self._parts, now_us):
-            self._units = in_units(rule, self._parts, now_us)
-        else:
-            self._units = self._towards(self._units, target_of(rule), now_us)
+        self._units, self._parts = rescheduled(rule, *stood, now_us, set(self._world.scenario.regions))
         if (self._units, self._parts) == stood:  # a move that waits goes on, by the cut that nodes have
             self._publish()
             return
@@ -254,11 +244,6 @@ class ControlPlane:
         elif rule.limit > before.limit:
             self._note_rise(id_at(grid_of(rule), now_us), rule.limit)
         self._cut()
-
-    def _towards(self, schedule: Schedule, target: ShareStep, now_us: int) -> Schedule:
-        if same_shares(schedule.target, target):
-            return schedule
-        return retargeted(self._rule, schedule, target, now_us, set(self._world.scenario.regions))
 
     def _cut(self) -> None:
         self._effects = {}

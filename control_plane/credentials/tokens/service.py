@@ -12,7 +12,8 @@ from control_plane.credentials.tokens import repository
 from control_plane.credentials.tokens.models import Token
 from control_plane.credentials.tokens.schemas import Dialect, TokenCreate, TokenCreated, TokenView
 from control_plane.database import Database
-from control_plane.errors import ConflictError, NotFoundError
+from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
+from control_plane.limits.service import Plans
 from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
@@ -50,6 +51,10 @@ async def create(write: ConfigWrite, body: TokenCreate, *, token_id: str, random
     """Issue a token from 32 random bytes; a gateway's goes to the nodes as its hash."""
     if await repository.live_by_name.find(write.session, body.name) is not None:
         raise ConflictError(f"There is a token named {body.name} already.")
+    known = await Plans.rows.existing(write.session, body.plans)
+    unknown = [(place, plan) for place, plan in enumerate(body.plans) if plan not in known]
+    if unknown:
+        raise InvalidError(FieldError(f"plans[{place}]", f"there is no plan named {plan}") for place, plan in unknown)
     secret = make_credential(_kind(body.role), random)
     row = Token(token_id=token_id, name=body.name, role=body.role, dialect=body.dialect, expires_at=body.expires_at)
     if body.plans or body.client_prefixes:

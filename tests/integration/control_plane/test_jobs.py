@@ -153,6 +153,44 @@ async def test_a_job_takes_no_more_than_its_share_of_the_time_but_when_it_is_ask
     assert third_began - second_ended < 4 * (second_ended - second_began)
 
 
+async def test_a_job_that_has_nothing_to_do_is_left_out_and_not_recorded(database: Database) -> None:
+    idle_after = 3
+    work, often = Counting(), Counting()
+    job = Job("work", 0.05, work, idle=lambda: work.runs == idle_after)
+    async with standing(database, job, Job("often", 0.05, often)):
+        last = await until_recorded(database, "work", lambda row: row.runs == idle_after)
+        assert last.next_run_at is None
+        enough = often.runs + 5
+        await until(lambda: often.runs >= enough)
+        now = await record(database, "work")
+        assert now is not None
+        assert (now.runs, now.started_at, work.runs) == (idle_after, last.started_at, idle_after)
+        await ask(database, "work")
+        await until(lambda: work.runs >= idle_after + 3)
+
+
+async def test_an_idle_control_plane_waits_for_a_revision_and_records_nothing(api: httpx.AsyncClient) -> None:
+    async def until_counted(count: int) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                text = (await api.get("/metrics", headers={"Authorization": ""})).text
+                runs = 'tidegate_control_plane_job_runs_total{name="%s",outcome="done"} '
+                if all(float(text.partition(runs % job)[2].partition("\n")[0]) >= count for job in every_second):
+                    return
+                await asyncio.sleep(0.1)
+
+    every_second = ("quota-moves", "roll-outs")
+    await until_counted(1)
+    before = [(await api.get(f"/v1/jobs/{job}")).json() for job in every_second]
+    await until_counted(4)
+    assert [(await api.get(f"/v1/jobs/{job}")).json() for job in every_second] == before
+    assert before[0]["next_run_at"] is None
+    await api.put("/v1/plans/free", json={})
+    async with asyncio.timeout(WAIT_S):
+        while (await api.get("/v1/jobs/quota-moves")).json()["runs"] == before[0]["runs"]:
+            await asyncio.sleep(0.05)
+
+
 async def test_jobs_are_planned_anew_when_the_clock_is_set_back(database: Database) -> None:
     """A scheduler that planned a run at 12:10 would let it wait for two hours where 12:00 becomes 10:10."""
     set_by_s = 0.0

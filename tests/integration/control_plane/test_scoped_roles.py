@@ -175,7 +175,16 @@ async def test_a_token_shows_its_scope(api: httpx.AsyncClient) -> None:
     assert entry["after"]["client_prefixes"] == ["acme-"]
 
 
-async def test_the_console_issues_a_scoped_token(api: httpx.AsyncClient) -> None:
+async def test_a_token_is_for_plans_that_exist(api: httpx.AsyncClient, clients: None) -> None:
+    body = {"name": "x", "role": "viewer", "plans": ["free", "nope", "pro", "never"]}
+    refused = await api.post("/v1/tokens", json=body)
+    faults = [(fault["field"], fault["message"]) for fault in refused.json()["errors"]]
+    assert refused.status_code == 422
+    assert faults == [("plans[1]", "there is no plan named nope"), ("plans[3]", "there is no plan named never")]
+    assert (await api.post("/v1/tokens", json=body | {"plans": ["free"]})).status_code == 201
+
+
+async def test_the_console_issues_a_scoped_token(api: httpx.AsyncClient, clients: None) -> None:
     page = await opened(api)
     wanted = {"name": "x", "role": "operator", "plans": "free, pro", "client_prefixes": "acme-", "minutes": "60"}
     done = await page.confirm("add-token", **wanted)
