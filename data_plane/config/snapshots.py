@@ -22,7 +22,7 @@ from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore
 from tidegate.contract.config import Change, HeldBack
-from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.decoding import UNREADABLE, InflateError, inflated
 
 log = structlog.get_logger()
 
@@ -212,7 +212,12 @@ class StoredSnapshot:
         raw = bytearray()
         for number in range(contents.pieces):
             packed = await self._execute("GET", _piece(contents.name, number))
-            raw += _unpacked(packed)
+            if packed is None:
+                raise UnreadableSnapshotError("a piece is missing: a newer one is being written")
+            try:
+                raw += inflated(packed, PIECE_BYTES)
+            except InflateError as error:
+                raise UnreadableSnapshotError(f"a piece {error}") from error
         return decoded(bytes(raw))
 
     async def _read(self) -> _Contents | None:
@@ -264,16 +269,3 @@ def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
             waiting, size = [], 0
             for start in range(0, len(joined), PIECE_BYTES):
                 yield joined[start : start + PIECE_BYTES]
-
-
-def _unpacked(packed: bytes | None) -> bytes:
-    if packed is None:
-        raise UnreadableSnapshotError("a piece is missing: a newer one is being written")
-    unpacker = zlib.decompressobj()
-    try:
-        piece = unpacker.decompress(packed, PIECE_BYTES)
-    except zlib.error as error:
-        raise UnreadableSnapshotError(str(error)) from error
-    if unpacker.unconsumed_tail:
-        raise UnreadableSnapshotError(f"a piece of more than {PIECE_BYTES} bytes")
-    return piece

@@ -19,7 +19,7 @@ from data_plane.rights.exchange import RightsExchange
 from data_plane.store.ports import Clock, StoreUnavailableError
 from tidegate.contract.counts import MAX_AGE_S, MAX_CELLS, PROTOCOL_VERSION, SLICES, Cell, Counts, signed_counts
 from tidegate.contract.credentials import is_signed_by
-from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.decoding import UNREADABLE, InflateError, InflatesTooFarError, inflated
 from tidegate.contract.rights import (
     MAX_ASKS,
     MAX_KEY_BYTES,
@@ -176,13 +176,11 @@ class PeerHandler:
         return name
 
     def _read(self, decoder: msgspec.msgpack.Decoder[T], body: bytes) -> T:
-        unpacker = zlib.decompressobj()
         try:
-            unpacked = unpacker.decompress(body, MAX_UNPACKED_BYTES)
-            if unpacker.unconsumed_tail:
-                raise self._refused("too_large", 413, f"more than {MAX_UNPACKED_BYTES} bytes unpacked")
-            return decoder.decode(unpacked)
-        except (zlib.error, *UNREADABLE) as error:
+            return decoder.decode(inflated(body, MAX_UNPACKED_BYTES))
+        except InflatesTooFarError:
+            raise self._refused("too_large", 413, f"more than {MAX_UNPACKED_BYTES} bytes unpacked") from None
+        except (InflateError, *UNREADABLE) as error:
             raise self._refused("malformed", 400, f"not a message between regions: {error}") from error
 
     def _fits(self, sender: str, region: str, version: int, known_version: int, sent_at: float) -> None:

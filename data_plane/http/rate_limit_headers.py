@@ -5,9 +5,8 @@ The IETF fields follow draft-ietf-httpapi-ratelimit-headers-11.
 
 from typing import Literal
 
-from data_plane.config.limit_resolution import ResolvedLimit
 from data_plane.decide.pending_check import Verdict
-from data_plane.store.packing import NEVER, UNKNOWN, Outcome
+from data_plane.store.packing import NEVER, UNKNOWN
 
 ResetFormat = Literal["epoch", "delta"]
 
@@ -17,37 +16,44 @@ def header_block(verdict: Verdict, now_us: int, reset_format: ResetFormat) -> by
 
     ``now_us`` is the node's clock: ``X-RateLimit-Reset`` in epoch seconds needs one.
     """
+    text, figures = header_lines(verdict, now_us, reset_format)
+    return (text % tuple(figures)).encode("ascii")
+
+
+def header_lines(verdict: Verdict, now_us: int, reset_format: ResetFormat) -> tuple[str, list[int]]:
+    """The same lines with ``%d`` for each figure, and the figures. Names of limits have no ``%``."""
     if verdict.shed_s:
-        return f"retry-after: {verdict.shed_s}\r\n".encode("ascii")
+        return "retry-after: %d\r\n", [verdict.shed_s]
     if verdict.shown is None:
-        return b""
+        return "", []
     begin_us = now_us if reset_format == "epoch" else 0
     limit_set, outcome = verdict.check.limit_set, verdict.outcomes[verdict.shown]
     shown = limit_set.limits[verdict.shown]
-    lines = ""
+    text, figures = "", []
     if outcome.remaining != UNKNOWN and (shown.visible or not verdict.allowed):
         reset_us = outcome.reset_us if verdict.allowed or outcome.retry_us == NEVER else outcome.retry_us
-        lines = (
-            f"x-ratelimit-limit: {shown.rule.limit}\r\nx-ratelimit-remaining: {outcome.remaining}\r\n"
-            f"x-ratelimit-reset: {ceil_s(begin_us + reset_us)}\r\n"
-        )
+        text = f"x-ratelimit-limit: {shown.rule.limit}\r\nx-ratelimit-remaining: %d\r\nx-ratelimit-reset: %d\r\n"
+        figures = [outcome.remaining, ceil_s(begin_us + reset_us)]
     if limit_set.policies:
-        every = zip(limit_set.limits, verdict.outcomes, strict=True)
-        states = ", ".join([_state(limit, one) for limit, one in every if limit.visible and one.remaining != UNKNOWN])
-        lines += f"ratelimit-policy: {limit_set.policies}\r\n" + (f"ratelimit: {states}\r\n" if states else "")
+        states = ""
+        for limit, one in zip(limit_set.limits, verdict.outcomes, strict=True):
+            if limit.visible and one.remaining != UNKNOWN:
+                wait_us = one.reset_us if one.allowed or limit.rule.shadow else one.retry_us
+                if wait_us == NEVER:
+                    states += f', "{limit.rule.name}";r=%d'
+                    figures.append(one.remaining)
+                else:
+                    states += f', "{limit.rule.name}";r=%d;t=%d'
+                    figures += (one.remaining, ceil_s(wait_us))
+        text += f"ratelimit-policy: {limit_set.policies}\r\n"
+        if states:
+            text += f"ratelimit: {states[2:]}\r\n"
     if not verdict.allowed and outcome.retry_us != NEVER:
-        lines += f"retry-after: {ceil_s(outcome.retry_us)}\r\n"
-    return lines.encode("ascii")
+        text += "retry-after: %d\r\n"
+        figures.append(ceil_s(outcome.retry_us))
+    return text, figures
 
 
 def ceil_s(us: int) -> int:
     """Microseconds as whole seconds, rounded up."""
     return -(-us // 1_000_000)
-
-
-def _state(limit: ResolvedLimit, outcome: Outcome) -> str:
-    if outcome.allowed or limit.rule.shadow:
-        return f'"{limit.rule.name}";r={outcome.remaining};t={ceil_s(outcome.reset_us)}'
-    if outcome.retry_us == NEVER:
-        return f'"{limit.rule.name}";r={outcome.remaining}'
-    return f'"{limit.rule.name}";r={outcome.remaining};t={ceil_s(outcome.retry_us)}'

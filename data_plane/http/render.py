@@ -5,12 +5,18 @@ from typing import Any
 import msgspec
 
 from data_plane.decide.check_resolution import UnknownNameError
-from data_plane.decide.pending_check import PendingCheck, Refusal, Verdict, cause_of_denial, cause_of_refusal
+from data_plane.decide.pending_check import PendingCheck, Refusal, Verdict, cause_of_denial, cause_of_refusal, conclude
 from data_plane.http.answers import JSON_TYPE, PROBLEM_TYPE, Answer, FieldError, InputError, problem, problem_body
 from data_plane.http.forward_auth import RefusedInputError
-from data_plane.http.rate_limit_headers import ResetFormat, ceil_s, header_block
-from data_plane.http.response_templates import Careful, ResponseTemplate, denial_template
-from data_plane.store.packing import NEVER, UNKNOWN
+from data_plane.http.rate_limit_headers import ResetFormat, ceil_s, header_block, header_lines
+from data_plane.http.response_templates import (
+    MAX_DENIAL_TEMPLATES,
+    DenialTemplate,
+    ResponseTemplate,
+    has_template,
+    with_blanks,
+)
+from data_plane.store.packing import NEVER, UNKNOWN, Outcome
 from data_plane.store.subjects import InvalidAddressError
 from tidegate.contract.decision import Cause, CheckRequest, Decision, LimitCause, LimitReport
 
@@ -68,7 +74,11 @@ class Renderer:
         """What answers checks of these limits that are plainly allowed; made once, and kept with the limits."""
         template: ResponseTemplate | None = check.limit_set.template
         if template is None:
-            template = check.limit_set.template = ResponseTemplate(check, self.careful_check, self._reset_format)
+            limit_set = check.limit_set
+            verdict = conclude(check, [Outcome(True, 0, 0, 0, 0)] * len(limit_set.limits))
+            headers, _ = header_lines(verdict, 0, self._reset_format)
+            decision = self._decision(verdict, 0, "", explain=False)
+            template = limit_set.template = ResponseTemplate(limit_set, headers, decision, self._reset_format)
         return template
 
     def check(
@@ -77,25 +87,46 @@ class Renderer:
         """The answer of ``/v1/check``: 200 or 429 with the decision, 401 or 403 for a refusal."""
         if isinstance(result, Refusal):
             return refused(result, request_id)
-        if result.allowed or request.explain or request.request_id is not None:
-            return self.careful_check(result, revision, request_id, now_us, explain=request.explain)
-        return self._denied("check", self.careful_check, result, revision, request_id, now_us)
+        if not (result.allowed or request.explain or request.request_id is not None):
+            template = self._denial_template(result)
+            if template is not None:
+                return template.filled(result, revision, request_id, now_us)
+        return self.careful_check(result, revision, request_id, now_us, explain=request.explain)
 
     def authorize(self, result: Verdict | Refusal, request_id: str, now_us: int) -> Answer:
         """The answer of forward-auth: an empty 200, or a problem for the end user."""
         if isinstance(result, Refusal):
             return refused(result, request_id)
-        if result.allowed:
-            return self.careful_authorize(result, 0, request_id, now_us)
-        return self._denied("authorize", self.careful_authorize, result, 0, request_id, now_us)
+        if not result.allowed:
+            template = self._denial_template(result, for_end_user=True)
+            if template is not None:
+                return template.filled(result, 0, request_id, now_us)
+        return self.careful_authorize(result, 0, request_id, now_us)
 
-    def _denied(
-        self, kind: str, careful: Careful, verdict: Verdict, revision: int, request_id: str, now_us: int
-    ) -> Answer:
-        """A denial, by its template where there is one."""
-        templates = verdict.check.limit_set.denial_templates
-        template = denial_template(templates, kind, verdict, careful, is_epoch=self._reset_format == "epoch")
-        return (careful if template is None else template.filled)(verdict, revision, request_id, now_us)
+    def _denial_template(self, verdict: Verdict, *, for_end_user: bool = False) -> DenialTemplate | None:
+        """What answers such denials, made once and kept with the limits; ``None`` where there can be none."""
+        if not has_template(verdict):
+            return None
+        limit_set = verdict.check.limit_set
+        templates: dict[Any, DenialTemplate] = limit_set.denial_templates
+        key = for_end_user, verdict.shown, verdict.violated
+        template = templates.get(key)
+        if template is None and len(templates) < MAX_DENIAL_TEMPLATES:
+            denial = _denial(verdict, "")
+            blanks = {"detail": f'"{_detail(denial["message"], "%d")}"', "instance": '"%b"', "retry_after": "%d"}
+            if for_end_user:
+                body = with_blanks(EndUserDenial(**denial), **blanks)
+            else:
+                decision = self._decision(verdict, 0, "", explain=False)
+                body = with_blanks(
+                    decision, client="%b", reset_after_s="%d.%06d", retry_after_s="%d.%06d", revision="%d",
+                    request_id='"%b"', **blanks,
+                )  # fmt: skip
+            headers, _ = header_lines(verdict, 0, self._reset_format)
+            template = templates[key] = DenialTemplate(
+                limit_set, headers, body, self._reset_format, for_end_user=for_end_user
+            )
+        return template
 
     def careful_check(
         self, verdict: Verdict, revision: int, request_id: str, now_us: int, *, explain: bool = False
@@ -116,9 +147,9 @@ class Renderer:
         """The JSON of a decision or a refusal alone, for a batch."""
         if isinstance(result, Refusal):
             return refused(result, request_id).body
-        if result.allowed or request.explain or request.request_id is not None:
-            return _encode(self._decision(result, revision, request_id, explain=request.explain))
-        return self._denied("check", self.careful_check, result, revision, request_id, 0).body
+        if not result.allowed:
+            return self.check(result, request, revision, request_id, 0).body
+        return _encode(self._decision(result, revision, request_id, explain=request.explain))
 
     def _decision(self, verdict: Verdict, revision: int, request_id: str, *, explain: bool) -> Decision:
         principal = verdict.check.principal
@@ -213,10 +244,14 @@ def _denial(verdict: Verdict, request_id: str) -> dict[str, Any]:
     return {
         "type": REDUCED_CAPACITY if reduced else QUOTA_EXCEEDED,
         "title": "Temporary Reduced Capacity" if reduced else "Too Many Requests", "status": 429,
-        "detail": message if retry_after is None else f"{message} Try again in {retry_after} s.",
+        "detail": message if retry_after is None else _detail(message, retry_after),
         "instance": request_id, "violated_policies": verdict.violated, "error": "rate_limit_exceeded",
         "cause": cause, "message": message, "retry_after": retry_after,
     }  # fmt: skip
+
+
+def _detail(message: str, retry_after: int | str) -> str:
+    return f"{message} Try again in {retry_after} s."
 
 
 _OF_HIDDEN: dict[LimitCause, str] = {

@@ -19,7 +19,7 @@ from data_plane.replicate.count_store import TIMING, PackedCells
 from data_plane.store.ports import Clock, UnreachablePeerError
 from tidegate.contract.counts import MAX_CELLS, Cell, Counts, CountsAnswer, signed_counts
 from tidegate.contract.credentials import is_signed_by
-from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.decoding import UNREADABLE, inflated
 from tidegate.contract.rights import RIGHTS_VERSION, Asks, Gifts, signed_asks, signed_gifts
 
 log = structlog.get_logger()
@@ -298,14 +298,14 @@ class HttpPeers:
 
     async def ask(self, to_region: str, url: str, asks: Asks) -> Gifts:
         """Ask for rights. Returns the region's answer, its signature verified."""
-        body = _packed(asks)
+        body = zlib.compress(msgspec.msgpack.encode(asks), level=1)
         answer, headers = await self._post(url, "/internal/v1/rights", body, signed_asks(to_region, body))
         try:
             signature = bytes.fromhex(headers.get("x-tidegate-signature", ""))
             if not is_signed_by(self._public_keys(to_region), signature, signed_gifts(self._region, body, answer)):
                 raise UnreachablePeerError("an answer's signature is wrong")
-            gifts = _gifts.decode(_unpacked(answer))
-        except (ValueError, zlib.error, *UNREADABLE) as error:
+            gifts = _gifts.decode(inflated(answer, MAX_UNPACKED_BYTES))
+        except (ValueError, *UNREADABLE) as error:
             raise UnreachablePeerError(f"{type(error).__name__}: {error}") from error
         wrong = gifts.region != to_region or gifts.to_incarnation != asks.incarnation
         if wrong or gifts.version != RIGHTS_VERSION:
@@ -335,15 +335,3 @@ class HttpPeers:
             raise UnreachablePeerError(f"{type(error).__name__}: {error}") from error
         self.received_bytes += len(answer)
         return answer, response.headers
-
-
-def _packed(message: msgspec.Struct) -> bytes:
-    return zlib.compress(msgspec.msgpack.encode(message), level=1)
-
-
-def _unpacked(body: bytes) -> bytes:
-    unpacker = zlib.decompressobj()
-    found = unpacker.decompress(body, MAX_UNPACKED_BYTES)
-    if unpacker.unconsumed_tail:
-        raise ValueError(f"more than {MAX_UNPACKED_BYTES} bytes unpacked")
-    return found

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from tidegate.contract.decoding import UNREADABLE, NodeName
+from tidegate.contract.decoding import UNREADABLE, InflateError, NodeName, inflated
 
 PROTOCOL_VERSION = 1
 MAX_CELLS = 2_000
@@ -136,16 +136,9 @@ def unpack(packed: bytes) -> UsageBatch:
     """The batch in ``packed``. Raises ``UnreadableBatchError``; never inflates more than 4 MiB."""
     if len(packed) > MAX_PACKED_BYTES:
         raise UnreadableBatchError(f"is larger than {MAX_PACKED_BYTES} bytes")
-    inflater = zlib.decompressobj()
     try:
-        raw = inflater.decompress(packed, MAX_INFLATED_BYTES)
-    except zlib.error:
-        raise UnreadableBatchError("is not deflated") from None
-    if not inflater.eof:
-        raise UnreadableBatchError(f"ends early, or inflates to more than {MAX_INFLATED_BYTES} bytes")
-    try:
-        batch = _batch_decoder.decode(raw)
-    except UNREADABLE as error:
+        batch = _batch_decoder.decode(inflated(packed, MAX_INFLATED_BYTES))
+    except (InflateError, *UNREADABLE) as error:
         raise UnreadableBatchError(str(error)) from None
     if batch.version != PROTOCOL_VERSION:
         raise UnreadableBatchError(f"is of version {batch.version}; this is version {PROTOCOL_VERSION}")

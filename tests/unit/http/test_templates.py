@@ -19,7 +19,7 @@ from data_plane.http.pending_checks import (
     RepliedCheck,
 )
 from data_plane.http.render import Renderer
-from data_plane.store.packing import outcomes_of
+from data_plane.store.packing import UNKNOWN, outcomes_of
 from testing.node import document_of
 from tidegate.contract.config import Client, Endpoint, Plan, Region
 from tidegate.contract.decision import CheckRequest
@@ -34,8 +34,6 @@ LIMITS = {
     "hidden": LimitRule(id=3, name="hidden", scope="global", algorithm="fixed_window", limit=9, calendar="month"),
     "marked": LimitRule(id=4, name="marked", scope="ip", limit=7, window_us=1_500_000, headline=True),
     "shadow": LimitRule(id=5, name="shadow", limit=5, window_us=HOUR_US, shadow=True),
-    # as a figure that a template is derived by
-    "lookalike": LimitRule(id=7, name="lookalike", limit=71_200_001, window_us=HOUR_US),
     "queue": LimitRule(id=6, name="queue", algorithm="leaky_bucket", limit=10, window_us=1_000_000, burst=20),
 }
 
@@ -194,7 +192,6 @@ def test_an_item_of_a_batch_is_what_the_careful_code_writes(limits, client: str,
         (["hidden", "burst"], True),
         (["hidden"], False),
         (["hourly", "queue"], False),
-        (["lookalike"], False),
     ],
 )
 def test_an_answer_has_a_template_unless_a_turn_or_a_hidden_limit_takes_part(names, usable: bool) -> None:
@@ -227,6 +224,14 @@ def test_a_denial_by_its_template_is_the_careful_code_s(asked_for, client, ident
             expected = careful(verdict, 42 + number, "n1-7", now_us)
             assert (got.status, got.headers) == (expected.status, expected.headers)
             assert msgspec.json.decode(got.body or b"0") == msgspec.json.decode(expected.body or b"0")
+
+
+def test_a_denial_is_the_careful_code_s_where_what_another_limit_has_left_is_unknown():
+    check = asked(RepliedCheck, ["hourly", "burst"], "acme", "epoch", (), None, [].append)
+    for left in (0, UNKNOWN):
+        verdict = conclude(check, outcomes_of(flat([(0, 5, -9_000_001), (left, 5, -2_000_001)]), 1, 2))
+        got = check.renderer.check(verdict, check.request, 42, "n1-7", NOW_US)
+        assert got.headers == check.renderer.careful_check(verdict, 42, "n1-7", NOW_US).headers
 
 
 def waits_likewise(figures_of_one):
