@@ -8,7 +8,6 @@ import structlog
 from data_plane.decide.store_fallback import Debt, StoreFallback
 from data_plane.store.packing import encode_charge
 from data_plane.store.ports import Clock, StoreUnavailableError
-from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.scripts import charge_script
 
@@ -91,11 +90,10 @@ class RedisAccounts:
         groups: dict[bytes, list[Debt]] = {}
         for charge in charges:
             groups.setdefault(self._store.dirty_key_beside(charge.key), []).append(charge)
-        with store_errors():
-            for dirty, group in groups.items():
-                keys = [dirty, dirty + b"!" + name.hex().encode(), *(charge.key for charge in group)]
-                arguments: list[bytes | int] = [
-                    -REMEMBERED_MS,
-                    *(encode_charge(self._params_in_force(one.key) or one.params, one.cost) for one in group),
-                ]
-                await self._store.call_script(charge_script(), keys, arguments)
+        for dirty, group in groups.items():
+            keys = [dirty, dirty + b"!" + name.hex().encode(), *(charge.key for charge in group)]
+            arguments: list[bytes | int] = [
+                -REMEMBERED_MS,
+                *(encode_charge(self._params_in_force(one.key) or one.params, one.cost) for one in group),
+            ]
+            await self._store.call_script(charge_script(), keys, arguments)
