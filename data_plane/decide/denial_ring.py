@@ -203,7 +203,7 @@ def _of_verdict(verdict: Verdict) -> dict[str, Any]:
     limit, outcome = limit_set.limits[verdict.shown], verdict.outcomes[verdict.shown]
     most = capacity(limit.alone)
     # rights that moved make it more or less than the region's own share, so the use of that share is unknown
-    is_known = outcome.remaining != UNKNOWN and not limit.has_rights
+    is_known = outcome.remaining != UNKNOWN and limit.strict is None
     return {
         **about,
         "policy": limit.rule.name,

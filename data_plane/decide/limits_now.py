@@ -13,7 +13,7 @@ from data_plane.config.rulebook import Rulebook
 from data_plane.store.asking import ask
 from data_plane.store.packing import Outcome
 from data_plane.store.ports import CounterStore
-from data_plane.store.strict_packing import REFUSED, asking_used, is_strict
+from data_plane.store.strict_packing import REFUSED
 from data_plane.store.subjects import UNKNOWN_ADDRESS
 from tidegate.contract.limits import LimitRule, capacity, dimensions
 from tidegate.contract.questions import LimitFigure
@@ -36,12 +36,10 @@ async def limits_now(
     limits = [ResolvedLimit(rule, UNMATCHED, book.region, peers) for rule in rules]
     subject = subject_of(principal.client, UNKNOWN_ADDRESS, principal.client.attributes)
     keys = [limit.key_builder.key(subject) for limit in limits]
-    items = [limit.params for limit in limits]
-    strict = [at for at, item in enumerate(items) if is_strict(item)]
-    keys += [keys[at] for at in strict]
-    items += [asking_used(items[at]) for at in strict]
-    outcomes, _ = await ask(store, keys, items, 0)
-    used = dict(zip(strict, outcomes[len(limits) :], strict=True))
+    steps = {at: limit.strict.used() for at, limit in enumerate(limits) if limit.strict is not None}
+    items = [*(limit.params for limit in limits), *steps.values()]
+    outcomes, _ = await ask(store, [*keys, *(keys[at] for at in steps)], items, 0)
+    used = dict(zip(steps, outcomes[len(limits) :], strict=True))
     return [_figure(limit.alone, outcomes[at], used.get(at)) for at, limit in enumerate(limits)]
 
 
