@@ -77,7 +77,7 @@ class Node:
             self.store, lambda key: params_in_force(self.decider.index, key, clock.now_us() / 1_000_000)
         )
         self.settlement = Settlement(
-            self._fallback, self.accounts, clock, lambda: self.store.status().usable, secrets.token_bytes
+            self._fallback.debts, self.accounts, clock, lambda: self.store.status().usable, secrets.token_bytes
         )
         # On a Cluster counts may be given back a moment later, so a denial may not last.
         memory = None if settings.redis_shape == "cluster" else DenialCache(MAX_DENIALS)

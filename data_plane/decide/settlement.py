@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from data_plane.decide.store_fallback import Debt, StoreFallback
+from data_plane.decide.debts import Debt, Debts
 from data_plane.store.packing import encode_charge
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
@@ -23,10 +23,10 @@ class Settlement:
     """Watches for the store's return. ``usable`` says whether it decides at this moment."""
 
     def __init__(
-        self, fallback: StoreFallback, accounts: "RedisAccounts", clock: Clock, usable: Callable[[], bool],
+        self, debts: Debts, accounts: "RedisAccounts", clock: Clock, usable: Callable[[], bool],
         random_bytes: Callable[[int], bytes],
     ) -> None:  # fmt: skip
-        self._fallback = fallback
+        self._debts = debts
         self._accounts = accounts
         self._clock = clock
         self._usable = usable
@@ -39,7 +39,7 @@ class Settlement:
         """Settle whenever the store is back, for ever."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            if self._usable() and self._fallback.owing():
+            if self._usable() and self._debts.owing():
                 await self.settle()
 
     async def settle(self) -> None:
@@ -50,10 +50,10 @@ class Settlement:
         try:
             if self._unanswered is not None:
                 name, debts = self._unanswered
-                await self._charge(self._fallback.still_owed(debts, self._clock.now_us()), name)
-            owing = self._fallback.owing()
+                await self._charge(self._debts.still_owed(debts, self._clock.now_us()), name)
+            owing = self._debts.owing()
             for first in range(0, len(owing), CHARGES_A_CALL):
-                debts = self._fallback.debts(owing[first : first + CHARGES_A_CALL], self._clock.now_us())
+                debts = self._debts.of(owing[first : first + CHARGES_A_CALL], self._clock.now_us())
                 await self._charge(debts, self._random_bytes(ID_BYTES))
         except StoreUnavailableError as error:
             log.warning("outage_not_charged", reason=error.reason)
@@ -63,7 +63,7 @@ class Settlement:
         if debts:
             await self._accounts.charge(debts, name)
             self.charged += sum(debt.cost for debt in debts)
-            self._fallback.paid(debts)
+            self._debts.paid(debts)
         self._unanswered = None
 
 
