@@ -1,7 +1,7 @@
 """Limit resolution: the limits that apply to a plan on a route, with their script parameters and key builders."""
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -49,13 +49,6 @@ class RegionFacts(NamedTuple):
     at_us: int = 0
 
 
-class Peers(NamedTuple):
-    """The regions of the configuration, and the state of this region."""
-
-    regions: Mapping[str, object]
-    region_facts: RegionFacts
-
-
 class ResolvedLimit:
     """One limit as it applies to requests on a route."""
 
@@ -73,10 +66,10 @@ class ResolvedLimit:
     )
 
     def __init__(
-        self, whole: LimitRule, endpoint: Endpoint, region: str, peers: Peers, *, of_site: bool = False
-    ) -> None:
-        facts = peers.region_facts
-        is_shared = whole.mode == "shared" and len(peers.regions) > 1
+        self, whole: LimitRule, endpoint: Endpoint, region: str, regions: Mapping[str, object], facts: RegionFacts, *,
+        of_site: bool = False,
+    ) -> None:  # fmt: skip
+        is_shared = whole.mode == "shared" and len(regions) > 1
         part = in_region(whole, region, facts.at_us)
         self.alone = of_whole_site(part) if of_site else part
         """The rule by which this region decides without other regions, and without its store."""
@@ -92,7 +85,7 @@ class ResolvedLimit:
         if self.strict is not None:
             self.params = self.strict.decide()
         else:
-            self.params = shared_params(rule, facts, peers.regions) if is_shared else encode_rule(rule)
+            self.params = shared_params(rule, facts, regions) if is_shared else encode_rule(rule)
         self.denials_last = not (rule.shadow or rule.mode == "strict" or is_shared)
         self.key_builder = key_builder(rule, endpoint, of_site=of_site)
         self.visible = is_visible(rule)
@@ -167,21 +160,6 @@ def can_apply(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:
     if rule.match.methods and not any(name in rule.match.methods for name in _SAME.get(method, (method,))):
         return False
     return endpoint.backend is not None or "backend" not in ordered_dimensions(rule.scope)
-
-
-def resolve(
-    rules: Iterable[LimitRule], endpoint: Endpoint, method: str, region: str, peers: Peers, *, sites: bool
-) -> tuple[ResolvedLimit, ...]:
-    """The rules that can apply on a route, in their order; with ``sites``, followed by the limits of the IPv6 site."""
-    wanted = [rule for rule in rules if can_apply(rule, endpoint, method)]
-    limits = [ResolvedLimit(rule, endpoint, region, peers) for rule in wanted]
-    if sites:
-        limits += [
-            ResolvedLimit(rule, endpoint, region, peers, of_site=True)
-            for rule in wanted
-            if "ip" in ordered_dimensions(rule.scope)
-        ]
-    return tuple(limits)
 
 
 def applies(limit: ResolvedLimit, attributes: Mapping[str, str]) -> bool:

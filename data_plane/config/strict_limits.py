@@ -1,4 +1,4 @@
-"""Strict limits in one region: its share under each window id, and the packed parameters for scripts."""
+"""Limits that are divided: each region's share under each window id, clients' own figures, and strict parameters."""
 
 import msgspec
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from data_plane.config.counter_keys import subject_of
 from data_plane.config.index import Principal
-from data_plane.config.limit_resolution import Peers, ResolvedLimit
 from data_plane.config.routes import UNMATCHED
 from data_plane.config.rulebook import Rulebook
 from data_plane.store.asking import ask
@@ -32,8 +31,7 @@ async def limits_now(
     """What is left of each of these limits, all of them ``is_tellable``. Raises ``StoreUnavailableError``."""
     if not rules:
         return []
-    peers = Peers(book.regions, book.region_facts)
-    limits = [ResolvedLimit(rule, UNMATCHED, book.region, peers) for rule in rules]
+    limits = [book.resolved(rule, UNMATCHED) for rule in rules]
     subject = subject_of(principal.client, UNKNOWN_ADDRESS, principal.client.attributes)
     keys = [limit.key_builder.key(subject) for limit in limits]
     steps = {at: limit.strict.used() for at, limit in enumerate(limits) if limit.strict is not None}
