@@ -13,7 +13,6 @@ from fastapi import Response
 from prometheus_client.core import Metric
 
 from data_plane.config.index import RuleIndex
-from data_plane.config.limits_of_keys import params_in_force
 from data_plane.config.stream import Decided
 from data_plane.configuration import Configuration
 from data_plane.decide.check_resolution import Anonymous
@@ -21,7 +20,7 @@ from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
 from data_plane.decide.enforcement_ends import OverrideKeeper, overrides_and_blocks
-from data_plane.decide.settlement import RedisAccounts, Settlement
+from data_plane.decide.settlement import Settlement
 from data_plane.decide.store_fallback import StoreFallback
 from data_plane.holds.redis_holds import RedisHoldStore
 from data_plane.holds.service import Holds
@@ -69,16 +68,11 @@ class Node:
             settings.node, RedisNodeRegister(self.store), RedisNodeRegister(self.store, AGENTS), clock, bounds
         )
         host = ScriptHost()
-        self._fallback = StoreFallback(
+        fallback = StoreFallback(
             LocalCounters(host, MAX_LOCAL_KEYS), LocalCounters(host, MAX_LOCAL_KEYS), self._membership,
             asyncio.get_running_loop().call_soon, clock.now_us,
         )  # fmt: skip
-        self.accounts = RedisAccounts(
-            self.store, lambda key: params_in_force(self.decider.index, key, clock.now_us() / 1_000_000)
-        )
-        self.settlement = Settlement(
-            self._fallback, self.accounts, clock, lambda: self.store.status().usable, secrets.token_bytes
-        )
+        self.settlement = Settlement(fallback.debts, self.store, clock, self._index_in_force, secrets.token_bytes)
         # On a Cluster counts may be given back a moment later, so a denial may not last.
         memory = None if settings.redis_shape == "cluster" else DenialCache(MAX_DENIALS)
         anonymous = Anonymous(settings.missing_key == "anonymous", settings.unknown_key == "anonymous")
@@ -86,7 +80,7 @@ class Node:
         self._load_control = NodeLoadControl(settings, self.store, clock, lambda: self.decider.index.book)
         self.observability = Observability(settings, clock, self._tally, self.store)
         self.decider = Decider(
-            RuleIndex.empty(settings.region), self.store, clock, self._fallback, self._tally,
+            RuleIndex.empty(settings.region), self.store, clock, fallback, self._tally,
             anonymous, memory, bounds, self._load_control.gates, self.region_view.reader,
             (self.usage.tally, *self.observability.observers), self.observability.denial_log,
         )  # fmt: skip

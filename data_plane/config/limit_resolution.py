@@ -1,7 +1,7 @@
 """Limit resolution: the limits that apply to a plan on a route, with their script parameters and key builders."""
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -9,7 +9,8 @@ import msgspec
 
 from data_plane.config.counter_keys import key_builder
 from data_plane.config.strict_limits import moves_rights, only_from_us, own_params_of, scaled, strict_params_of
-from data_plane.store.packing import SILENT, encode_rule
+from data_plane.store.packing import RULE, SHARED, SILENT, encode_rule, head_of
+from data_plane.store.strict_packing import StrictParams
 from data_plane.store.subjects import ordered_dimensions
 from tidegate.contract.config import Endpoint
 from tidegate.contract.limits import (
@@ -29,7 +30,6 @@ KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 _SAME = {"HEAD": ("HEAD", "GET")}
 """A HEAD is routed and limited like a GET, as it does the same work (RFC 9110, 9.3.2)."""
 
-_RULE = struct.Struct("<Bddd")
 _SIZE = struct.Struct("<H")
 _ALL_SHARES = struct.Struct("<d")
 _PEER = struct.Struct("<dd")
@@ -49,13 +49,6 @@ class RegionFacts(NamedTuple):
     at_us: int = 0
 
 
-class Peers(NamedTuple):
-    """The regions of the configuration, and the state of this region."""
-
-    regions: Mapping[str, object]
-    region_facts: RegionFacts
-
-
 class ResolvedLimit:
     """One limit as it applies to requests on a route."""
 
@@ -63,38 +56,37 @@ class ResolvedLimit:
         "alone",
         "attributes",
         "denials_last",
-        "has_rights",
         "key_builder",
         "params",
         "policy",
         "rule",
+        "strict",
         "visible",
         "window_s",
     )
 
     def __init__(
-        self, rule: LimitRule, endpoint: Endpoint, region: str, peers: Peers, *, of_site: bool = False
-    ) -> None:
-        has_peers = len(peers.regions) > 1
-        moves = peers.region_facts.rights and moves_rights(rule)
-        part = in_region(rule, region, peers.region_facts.at_us)
+        self, whole: LimitRule, endpoint: Endpoint, region: str, regions: Mapping[str, object], facts: RegionFacts, *,
+        of_site: bool = False,
+    ) -> None:  # fmt: skip
+        is_shared = whole.mode == "shared" and len(regions) > 1
+        part = in_region(whole, region, facts.at_us)
         self.alone = of_whole_site(part) if of_site else part
         """The rule by which this region decides without other regions, and without its store."""
-        keeps = peers.region_facts.rights and rule.mode == "strict" and not moves and self.alone.limit > 0
-        self.has_rights = moves or keeps
-        """Whether the remaining units are rights of this region, in the current epoch of its store."""
-        whole = rule
-        rule = of_whole_site(rule) if of_site and moves else rule if moves else self.alone
+        rule = self.alone
+        self.strict: StrictParams | None = None
+        """Where the remaining units are rights of this region, in the current epoch of its store."""
+        if facts.rights and moves_rights(whole):
+            rule = of_whole_site(whole) if of_site else whole
+            self.strict = strict_params_of(rule, region, facts.revision)
+        elif facts.rights and rule.mode == "strict" and rule.limit > 0:
+            self.strict = own_params_of(whole, rule, facts.revision)
         self.rule = rule
-        if keeps:
-            self.params = own_params_of(whole, self.alone, peers.region_facts.revision).decide()
-        elif moves:
-            self.params = strict_params_of(rule, region, peers.region_facts.revision).decide()
-        elif has_peers and rule.mode == "shared":
-            self.params = shared_params(rule, peers.region_facts, peers.regions)
+        if self.strict is not None:
+            self.params = self.strict.decide()
         else:
-            self.params = encode_rule(rule)
-        self.denials_last = not rule.shadow and not (rule.mode == "strict" or (has_peers and rule.mode == "shared"))
+            self.params = shared_params(rule, facts, regions) if is_shared else encode_rule(rule)
+        self.denials_last = not (rule.shadow or rule.mode == "strict" or is_shared)
         self.key_builder = key_builder(rule, endpoint, of_site=of_site)
         self.visible = is_visible(rule)
         window_us = nominal_window_us(rule)
@@ -143,23 +135,22 @@ def shared_params(rule: LimitRule, region_facts: RegionFacts, regions: Mapping[s
     unreachable = [
         (name, shares.get(name, 0), since_us) for name, since_us in region_facts.unreachable if name in regions
     ]
+    params = encode_rule(rule, shared=True)
     if not unreachable or not rule.limit:
-        return encode_rule(rule, shared=True)
+        return params
     all_shares = sum(shares.values())
     if rule.algorithm in BUCKET_ALGORITHMS:
         return _slower_bucket(rule, all_shares - sum(share for _, share, _ in unreachable), all_shares)
     peers = _ALL_SHARES.pack(all_shares) + b"".join(
         bytes([len(name)]) + name.encode() + _PEER.pack(share, since_us) for name, share, since_us in unreachable
     )
-    params = encode_rule(rule, shared=True)
     return bytes([params[0] + SILENT]) + params[1:] + _SIZE.pack(len(peers)) + peers
 
 
 def _slower_bucket(rule: LimitRule, reachable_shares: int, all_shares: int) -> bytes:
     """Pack a bucket that fills at the rate of the reachable regions' shares; in thousandths, to stay exact."""
     slower = Fraction(rule.limit * max(1, 1_000 * reachable_shares // all_shares), nominal_window_us(rule) * 1_000)
-    params = encode_rule(rule, shared=True)
-    return _RULE.pack(params[0], *exact_rate(slower, capacity(rule)), capacity(rule))
+    return RULE.pack(head_of(rule, SHARED), *exact_rate(slower, capacity(rule)), capacity(rule))
 
 
 def can_apply(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:
@@ -169,21 +160,6 @@ def can_apply(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:
     if rule.match.methods and not any(name in rule.match.methods for name in _SAME.get(method, (method,))):
         return False
     return endpoint.backend is not None or "backend" not in ordered_dimensions(rule.scope)
-
-
-def resolve(
-    rules: Iterable[LimitRule], endpoint: Endpoint, method: str, region: str, peers: Peers, *, sites: bool
-) -> tuple[ResolvedLimit, ...]:
-    """The rules that can apply on a route, in their order; with ``sites``, followed by the limits of the IPv6 site."""
-    wanted = [rule for rule in rules if can_apply(rule, endpoint, method)]
-    limits = [ResolvedLimit(rule, endpoint, region, peers) for rule in wanted]
-    if sites:
-        limits += [
-            ResolvedLimit(rule, endpoint, region, peers, of_site=True)
-            for rule in wanted
-            if "ip" in ordered_dimensions(rule.scope)
-        ]
-    return tuple(limits)
 
 
 def applies(limit: ResolvedLimit, attributes: Mapping[str, str]) -> bool:

@@ -77,7 +77,7 @@ class LimitSet:
         self.headline = headline_of(limits)
         self.lasting = tuple(place for place, limit in enumerate(limits) if limit.denials_last)
         """Places of limits whose denials end at a known time."""
-        self.rights = tuple(place for place, limit in enumerate(limits) if limit.has_rights)
+        self.rights = tuple(place for place, limit in enumerate(limits) if limit.strict is not None)
         """Places of limits whose outcomes report low rights."""
         self.counted_attributes = tuple(
             {

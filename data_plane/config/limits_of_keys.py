@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from data_plane.config.index import Clients, RuleIndex
-from data_plane.config.limit_resolution import Peers, ResolvedLimit, of_whole_site
+from data_plane.config.limit_resolution import of_whole_site
 from data_plane.config.routes import NO_ENDPOINT
 from data_plane.config.rulebook import Rulebook
 from data_plane.config.strict_limits import for_client, moves_rights, strict_params_of
@@ -66,12 +66,11 @@ class StrictLimits:
 def params_in_force(index: RuleIndex, key: bytes, now_s: float) -> bytes | None:
     """The current script parameters of a key's limit, of any mode; ``None`` if the limit is gone."""
     id, client, of_site = parts_of(key)
-    book = index.book
-    rule = book.by_id.get(id)
+    rule = index.book.by_id.get(id)
     if rule is None:
         return None
     rule = _of_client(rule, client, index.clients, now_s)
-    return ResolvedLimit(rule, NO_ENDPOINT, book.region, Peers(book.regions, book.region_facts), of_site=of_site).params
+    return index.book.resolved(rule, NO_ENDPOINT, of_site=of_site).params
 
 
 def of_client(rule: LimitRule, client: Client, now_s: float) -> LimitRule:

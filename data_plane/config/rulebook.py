@@ -6,11 +6,12 @@ from typing import TypeVar
 
 import msgspec
 
-from data_plane.config.limit_resolution import KNOWN_METHODS, Peers, RegionFacts, resolve
+from data_plane.config.limit_resolution import KNOWN_METHODS, RegionFacts, ResolvedLimit, can_apply
 from data_plane.config.limit_set import NO_LIMITS, LimitSet
 from data_plane.config.load_guard import Guard, capacity_rules, protected, reporters_by_hash
 from data_plane.config.routes import NO_ENDPOINT, RouteTable
 from data_plane.config.strict_limits import for_client
+from data_plane.store.subjects import ordered_dimensions
 from tidegate.contract.blocks import EVERY_LIMIT, EnforcementOverride
 from tidegate.contract.config import Client, Endpoint, Gateway, Override, Plan, Region
 from tidegate.contract.limits import LimitRule
@@ -197,6 +198,10 @@ class Rulebook:
             limit_sets.add(name, found)
         return found
 
+    def resolved(self, rule: LimitRule, endpoint: Endpoint, *, of_site: bool = False) -> ResolvedLimit:
+        """One limit as it applies on an endpoint, by the region's present state."""
+        return ResolvedLimit(rule, endpoint, self.region, self.regions, self.region_facts, of_site=of_site)
+
     def _resolve(self, limit_set_key: str, endpoint: Endpoint, method: str, *, sites: bool) -> LimitSet:
         own = msgspec.json.decode(limit_set_key, type=Client) if _is_of_client(limit_set_key) else None
         plan_name = limit_set_key if own is None else own.plan
@@ -212,8 +217,14 @@ class Rulebook:
             policy = None if guard is None else guard.policy
             capacities = capacity_rules(self.backends[endpoint.backend], policy, priority, self.region)
             rules += [self._overridden(rule, OUTSIDE_PLANS) for rule in capacities] if self.overrides else capacities
-        limits = resolve(rules, endpoint, method, self.region, Peers(self.regions, self.region_facts), sites=sites)
-        return LimitSet(limits, endpoint.cost, plan=plan_name, endpoint=endpoint.endpoint, of_plan=ids, guard=guard)
+        wanted = [rule for rule in rules if can_apply(rule, endpoint, method)]
+        limits = [self.resolved(rule, endpoint) for rule in wanted]
+        if sites:
+            of_address = [rule for rule in wanted if "ip" in ordered_dimensions(rule.scope)]
+            limits += [self.resolved(rule, endpoint, of_site=True) for rule in of_address]
+        return LimitSet(
+            tuple(limits), endpoint.cost, plan=plan_name, endpoint=endpoint.endpoint, of_plan=ids, guard=guard
+        )
 
     def _capacities(self) -> Iterable[LimitRule]:
         for backend in self.backends.values():

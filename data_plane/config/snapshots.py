@@ -19,7 +19,6 @@ import structlog
 from data_plane.config.index import ConfigSet
 from data_plane.config.stream import Snapshot
 from data_plane.store.ports import StoreUnavailableError
-from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore
 from tidegate.contract.config import Change, HeldBack
 from tidegate.contract.decoding import UNREADABLE, InflateError, inflated
@@ -191,13 +190,13 @@ class StoredSnapshot:
             return
         for piece in _pieces(encoded(snapshot)):
             packed = await asyncio.to_thread(zlib.compress, piece, 1)
-            await self._execute("SET", _piece(name, count), packed)
+            await self._store.execute("SET", _piece(name, count), packed)
             count += 1
         contents = _Contents(snapshot.revision, name, count)
-        await self._execute("SET", KEY, msgspec.json.encode(contents))
+        await self._store.execute("SET", KEY, msgspec.json.encode(contents))
         if before is not None and before.name != name:
             for number in range(min(before.pieces, MAX_PIECES)):
-                await self._execute("DEL", _piece(before.name, number))
+                await self._store.execute("DEL", _piece(before.name, number))
 
     async def load(self, after: int) -> Snapshot | None:
         """The snapshot, not yet verified, if it is newer than revision ``after``.
@@ -211,7 +210,7 @@ class StoredSnapshot:
             raise UnreadableSnapshotError(f"{contents.pieces} pieces")
         raw = bytearray()
         for number in range(contents.pieces):
-            packed = await self._execute("GET", _piece(contents.name, number))
+            packed = await self._store.execute("GET", _piece(contents.name, number))
             if packed is None:
                 raise UnreadableSnapshotError("a piece is missing: a newer one is being written")
             try:
@@ -221,16 +220,11 @@ class StoredSnapshot:
         return decoded(bytes(raw))
 
     async def _read(self) -> _Contents | None:
-        body = await self._execute("GET", KEY)
+        body = await self._store.execute("GET", KEY)
         try:
             return None if body is None else _contents.decode(body)
         except UNREADABLE:  # of another version
             return None
-
-    async def _execute(self, *command: str | bytes) -> bytes | None:
-        with store_errors():
-            reply: bytes | None = await self._store.execute(*command)
-            return reply
 
 
 def decoded(raw: bytes) -> Snapshot:

@@ -1,4 +1,4 @@
-"""Strict limits in one region: its share under each window id, and the packed parameters for scripts."""
+"""Limits that are divided: each region's share under each window id, clients' own figures, and strict parameters."""
 
 import msgspec
 
@@ -36,9 +36,9 @@ def schedule_of(rule: LimitRule, region: str) -> Schedule:
     """The region's share under each id, in units of the limit, or of capacity for buckets."""
     if not rule.steps:
         whole = whole_shares(rule)
-        return (Quota(NO_ID, whole.get(region, 0), rule.limit),)
+        return (Quota(NO_ID, whole.get(region, 0)),)
     grid = grid_of(rule)
-    return tuple(Quota(_first_id(grid, step.from_us), step.shares.get(region, 0), step.limit) for step in rule.steps)
+    return tuple(Quota(_first_id(grid, step.from_us), step.shares.get(region, 0)) for step in rule.steps)
 
 
 def whole_shares(rule: LimitRule) -> dict[str, int]:
@@ -52,34 +52,13 @@ def whole_shares(rule: LimitRule) -> dict[str, int]:
 
 def strict_params_of(rule: LimitRule, region: str, revision: int) -> StrictParams:
     """The parameters of a limit that ``moves_rights``; ``revision`` is that of the configuration."""
-    rate, unit = reduced_rate(rule.limit, nominal_window_us(rule))
-    return strict_params(
-        rule.algorithm,
-        rule.limit,
-        grid_of(rule),
-        (rate, unit, capacity(rule)),
-        schedule_of(rule, region),
-        skew_us=SKEW_US,
-        since_us=rule.since_us,
-        revision=revision,
-        shadow=rule.shadow,
-    )
+    bucket = *reduced_rate(rule.limit, nominal_window_us(rule)), capacity(rule)
+    return strict_params(rule, grid_of(rule), bucket, schedule_of(rule, region), revision)
 
 
 def own_params_of(rule: LimitRule, part: LimitRule, revision: int) -> StrictParams:
     """The parameters of a bucket whose rights do not move: the region's own ``part`` of it."""
-    rate, unit = bucket_rate(part)
-    return strict_params(
-        rule.algorithm,
-        part.limit,
-        grid_of(rule),
-        (rate, unit, 0),
-        (Quota(NO_ID, capacity(part), part.limit),),
-        skew_us=SKEW_US,
-        since_us=rule.since_us,
-        revision=revision,
-        shadow=rule.shadow,
-    )
+    return strict_params(part, grid_of(rule), (*bucket_rate(part), 0), (Quota(NO_ID, capacity(part)),), revision)
 
 
 def scaled(rule: LimitRule, limit: int, burst: int | None) -> LimitRule:

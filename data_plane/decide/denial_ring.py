@@ -18,7 +18,6 @@ from data_plane.config.index import Principal
 from data_plane.decide.pending_check import Refusal, Verdict, cause_of_denial, cause_of_refusal
 from data_plane.store.packing import NEVER, UNKNOWN
 from data_plane.store.ports import Argument, StoreUnavailableError
-from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.scripts import denials_script
 from tidegate.contract.credentials import PREFIXES
@@ -204,7 +203,7 @@ def _of_verdict(verdict: Verdict) -> dict[str, Any]:
     limit, outcome = limit_set.limits[verdict.shown], verdict.outcomes[verdict.shown]
     most = capacity(limit.alone)
     # rights that moved make it more or less than the region's own share, so the use of that share is unknown
-    is_known = outcome.remaining != UNKNOWN and not limit.has_rights
+    is_known = outcome.remaining != UNKNOWN and limit.strict is None
     return {
         **about,
         "policy": limit.rule.name,
@@ -244,29 +243,27 @@ class RedisDenials:
         ]  # fmt: skip
         for one in callers:
             arguments += [one.name, one.at_ms, len(one.packed), *one.packed]
-        with store_errors():
-            await self._store.call_script(denials_script(), keys, arguments)
+        await self._store.call_script(denials_script(), keys, arguments)
 
     async def find(self, query: DenialQuery, within_s: float) -> Found:
         """The denials that match, as many as can be read within ``within_s``; callers denied last are read first."""
         ends_s = self._elapsed_s() + within_s
         found: dict[Denial, Denial] = {}
         looked = 0
-        with store_errors():
-            rings = await self._to_look_at(query)
-            while looked < len(rings):
-                if looked and self._elapsed_s() >= ends_s:
-                    why = f"{looked // 2} of {len(rings) // 2} callers' denials were looked through in {within_s:g} s"
-                    return Found(_newest(found, query), why)
-                commands = [("LRANGE", key, 0, -1) for key in rings[looked : looked + 2 * CALLERS_A_LOOK]]
-                for packed in chain.from_iterable(await self._store.execute_all(commands)):
-                    denial = _fitting(packed, query)
-                    if denial is not None:
-                        # in both rings, or written twice by a node that got no answer the first time
-                        found.setdefault(msgspec.structs.replace(denial, left_out=0), denial)
-                looked += len(commands)
-                if found and query.request_id is not None:
-                    break
+        rings = await self._to_look_at(query)
+        while looked < len(rings):
+            if looked and self._elapsed_s() >= ends_s:
+                why = f"{looked // 2} of {len(rings) // 2} callers' denials were looked through in {within_s:g} s"
+                return Found(_newest(found, query), why)
+            commands = [("LRANGE", key, 0, -1) for key in rings[looked : looked + 2 * CALLERS_A_LOOK]]
+            for packed in chain.from_iterable(await self._store.execute_all(commands)):
+                denial = _fitting(packed, query)
+                if denial is not None:
+                    # in both rings, or written twice by a node that got no answer the first time
+                    found.setdefault(msgspec.structs.replace(denial, left_out=0), denial)
+            looked += len(commands)
+            if found and query.request_id is not None:
+                break
         return Found(_newest(found, query), None)
 
     async def _to_look_at(self, query: DenialQuery) -> list[bytes]:

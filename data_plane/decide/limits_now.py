@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 from data_plane.config.counter_keys import subject_of
 from data_plane.config.index import Principal
-from data_plane.config.limit_resolution import Peers, ResolvedLimit
 from data_plane.config.routes import UNMATCHED
 from data_plane.config.rulebook import Rulebook
 from data_plane.store.asking import ask
 from data_plane.store.packing import Outcome
 from data_plane.store.ports import CounterStore
-from data_plane.store.strict_packing import REFUSED, asking_used, is_strict
+from data_plane.store.strict_packing import REFUSED
 from data_plane.store.subjects import UNKNOWN_ADDRESS
 from tidegate.contract.limits import LimitRule, capacity, dimensions
 from tidegate.contract.questions import LimitFigure
@@ -32,16 +31,13 @@ async def limits_now(
     """What is left of each of these limits, all of them ``is_tellable``. Raises ``StoreUnavailableError``."""
     if not rules:
         return []
-    peers = Peers(book.regions, book.region_facts)
-    limits = [ResolvedLimit(rule, UNMATCHED, book.region, peers) for rule in rules]
+    limits = [book.resolved(rule, UNMATCHED) for rule in rules]
     subject = subject_of(principal.client, UNKNOWN_ADDRESS, principal.client.attributes)
     keys = [limit.key_builder.key(subject) for limit in limits]
-    items = [limit.params for limit in limits]
-    strict = [at for at, item in enumerate(items) if is_strict(item)]
-    keys += [keys[at] for at in strict]
-    items += [asking_used(items[at]) for at in strict]
-    outcomes, _ = await ask(store, keys, items, 0)
-    used = dict(zip(strict, outcomes[len(limits) :], strict=True))
+    steps = {at: limit.strict.used() for at, limit in enumerate(limits) if limit.strict is not None}
+    items = [*(limit.params for limit in limits), *steps.values()]
+    outcomes, _ = await ask(store, [*keys, *(keys[at] for at in steps)], items, 0)
+    used = dict(zip(steps, outcomes[len(limits) :], strict=True))
     return [_figure(limit.alone, outcomes[at], used.get(at)) for at, limit in enumerate(limits)]
 
 

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from data_plane.decide.store_fallback import Debt, StoreFallback
+from data_plane.config.index import RuleIndex
+from data_plane.config.limits_of_keys import params_in_force
+from data_plane.decide.debts import Debt, Debts
 from data_plane.store.packing import encode_charge
 from data_plane.store.ports import Clock, StoreUnavailableError
-from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.scripts import charge_script
 
@@ -18,19 +19,21 @@ LOOK_EVERY_S = 0.1
 CHARGES_A_CALL = 25
 """About a millisecond of the event loop."""
 ID_BYTES = 12
+REMEMBERED_MS = 600_000
+"""For how long an unanswered call may be repeated without being executed twice."""
 
 
 class Settlement:
-    """Watches for the store's return. ``usable`` says whether it decides at this moment."""
+    """Watches for the store's return, and charges ``debts`` to it."""
 
     def __init__(
-        self, fallback: StoreFallback, accounts: "RedisAccounts", clock: Clock, usable: Callable[[], bool],
+        self, debts: Debts, store: RedisCounterStore, clock: Clock, index: Callable[[], RuleIndex],
         random_bytes: Callable[[int], bytes],
     ) -> None:  # fmt: skip
-        self._fallback = fallback
-        self._accounts = accounts
+        self._debts = debts
+        self._store = store
         self._clock = clock
-        self._usable = usable
+        self._index = index
         self._random_bytes = random_bytes
         self._unanswered: tuple[bytes, list[Debt]] | None = None
         self.charged = 0
@@ -40,7 +43,7 @@ class Settlement:
         """Settle whenever the store is back, for ever."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            if self._usable() and self._fallback.owing():
+            if self._store.status().usable and self._debts.owing():
                 await self.settle()
 
     async def settle(self) -> None:
@@ -51,51 +54,35 @@ class Settlement:
         try:
             if self._unanswered is not None:
                 name, debts = self._unanswered
-                await self._charge(self._fallback.still_owed(debts, self._clock.now_us()), name)
-            owing = self._fallback.owing()
+                await self._settle(self._debts.still_owed(debts, self._clock.now_us()), name)
+            owing = self._debts.owing()
             for first in range(0, len(owing), CHARGES_A_CALL):
-                debts = self._fallback.debts(owing[first : first + CHARGES_A_CALL], self._clock.now_us())
-                await self._charge(debts, self._random_bytes(ID_BYTES))
+                debts = self._debts.of(owing[first : first + CHARGES_A_CALL], self._clock.now_us())
+                await self._settle(debts, self._random_bytes(ID_BYTES))
         except StoreUnavailableError as error:
             log.warning("outage_not_charged", reason=error.reason)
 
-    async def _charge(self, debts: list[Debt], name: bytes) -> None:
+    async def _settle(self, debts: list[Debt], name: bytes) -> None:
         self._unanswered = name, debts
         if debts:
-            await self._accounts.charge(debts, name)
+            await self.charge(debts, name)
             self.charged += sum(debt.cost for debt in debts)
-            self._fallback.paid(debts)
+            self._debts.paid(debts)
         self._unanswered = None
 
+    async def charge(self, debts: Sequence[Debt], name: bytes) -> None:
+        """Consume without a check of limits, by one call a slot; once, even when called again with the same name.
 
-REMEMBERED_MS = 600_000
-"""For how long an unanswered call may be repeated without being executed twice."""
-
-
-class RedisAccounts:
-    """The store's side of an outage. It makes one call a slot, so it works on a Cluster as well.
-
-    ``params_in_force`` finds the parameters of a key's limit as it is by now: charged under those from before, a bucket
-    would be cut to its former size.
-    """
-
-    def __init__(self, store: RedisCounterStore, params_in_force: Callable[[bytes], bytes | None]) -> None:
-        self._store = store
-        self._params_in_force = params_in_force
-
-    async def charge(self, charges: Sequence[Debt], name: bytes) -> None:
-        """Consume without a check of limits; once, even when called again with the same name.
-
-        Raises ``StoreUnavailableError``.
+        It is charged under the limits in force by now: under those from before, a bucket would be cut to its former
+        size. Raises ``StoreUnavailableError``.
         """
         groups: dict[bytes, list[Debt]] = {}
-        for charge in charges:
-            groups.setdefault(self._store.dirty_key_beside(charge.key), []).append(charge)
-        with store_errors():
-            for dirty, group in groups.items():
-                keys = [dirty, dirty + b"!" + name.hex().encode(), *(charge.key for charge in group)]
-                arguments: list[bytes | int] = [
-                    -REMEMBERED_MS,
-                    *(encode_charge(self._params_in_force(one.key) or one.params, one.cost) for one in group),
-                ]
-                await self._store.call_script(charge_script(), keys, arguments)
+        for debt in debts:
+            groups.setdefault(self._store.dirty_key_beside(debt.key), []).append(debt)
+        index, now_s = self._index(), self._clock.now_us() / 1_000_000
+        for dirty, group in groups.items():
+            keys = [dirty, dirty + b"!" + name.hex().encode(), *(debt.key for debt in group)]
+            charges = (
+                encode_charge(params_in_force(index, debt.key, now_s) or debt.params, debt.cost) for debt in group
+            )
+            await self._store.call_script(charge_script(), keys, [-REMEMBERED_MS, *charges])

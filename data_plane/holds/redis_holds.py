@@ -10,7 +10,6 @@ import msgspec
 
 from data_plane.holds.tokens import Hold, is_of_log
 from data_plane.store.packing import encode_charge, encode_check
-from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.scripts import charge_script, give_back_script
 from data_plane.store.subjects import give_back_key
@@ -31,10 +30,9 @@ class RedisHoldStore:
         counters may lack it still, if the node that noted it died.
         """
         name = b"tg:settled:" + hold.id.hex().encode()
-        with store_errors():
-            if await self._store.execute("SET", name, cost, "NX", "PX", remember_ms + _SLACK_MS):
-                return None
-            before = await self._store.execute("GET", name)
+        if await self._store.execute("SET", name, cost, "NX", "PX", remember_ms + _SLACK_MS):
+            return None
+        before = await self._store.execute("GET", name)
         return cost if before is None else int(before)
 
     async def give_back(self, hold: Hold, cost: int, remember_ms: int) -> bool:
@@ -84,8 +82,7 @@ class RedisHoldStore:
     ) -> int:
         """Returns how many counters changed, or ``_DONE_BEFORE``."""
         keys = [dirty, give_back_key(hold.keys[places[0]], id), *(hold.keys[place] for place in places)]
-        with store_errors():
-            return int(await self._store.call_script(script, keys, arguments))
+        return int(await self._store.call_script(script, keys, arguments))
 
     def _groups(self, hold: Hold) -> Iterator[tuple[bytes, list[int]]]:
         groups: dict[bytes, list[int]] = {}

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import structlog
 
 from data_plane.store.ports import Argument, RegionStore, Reply, StoreUnavailableError
-from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.slots import parts_by_slot
 from data_plane.store.scripts import end_epoch_script
 from data_plane.store.strict_packing import decode_marker
@@ -65,19 +64,17 @@ class CountEpochs:
 
         The own counts of the ended epoch are then kept among those of peers.
         """
-        with store_errors():
-            epoch = await self._read(read)
-            if epoch.incarnation is None and epoch.marker is not None:
-                await self._store.execute("SET", MARKER_OF_EPOCH, epoch.marker, "NX")
-            elif epoch.is_over and epoch.marker is not None:
-                log.warning("store_came_back", epoch=epoch.name.decode())
-                return (await self._begin(region, epoch.name, regions, epoch.marker, is_shared)).decode()
-            return epoch.name.decode()
+        epoch = await self._read(read)
+        if epoch.incarnation is None and epoch.marker is not None:
+            await self._store.execute("SET", MARKER_OF_EPOCH, epoch.marker, "NX")
+        elif epoch.is_over and epoch.marker is not None:
+            log.warning("store_came_back", epoch=epoch.name.decode())
+            return (await self._begin(region, epoch.name, regions, epoch.marker, is_shared)).decode()
+        return epoch.name.decode()
 
     async def name(self) -> str:
         """The name of the current epoch, for a process that only receives; unavailable until a pending one begins."""
-        with store_errors():
-            epoch = await self._read()
+        epoch = await self._read()
         if epoch.is_over:
             raise StoreUnavailableError("NewEpoch")
         return epoch.name.decode()
@@ -94,17 +91,15 @@ class CountEpochs:
 
     async def sent_everything(self, peer: str) -> str | None:
         """The epoch of a peer's store to which some agent of this region has sent everything."""
-        with store_errors():
-            known = await self._store.execute("HGET", RECEIVED, f"={peer}")
+        known = await self._store.execute("HGET", RECEIVED, f"={peer}")
         return known.decode() if known else None
 
     async def note_sent_everything(self, peer: str, epoch: str | None) -> None:
         """Note which epoch of the peer's store was sent everything; ``None``: the peer needs everything again."""
-        with store_errors():
-            if epoch is None:
-                await self._store.execute("HDEL", RECEIVED, f"={peer}")
-            else:
-                await self._store.execute("HSET", RECEIVED, f"={peer}", epoch)
+        if epoch is None:
+            await self._store.execute("HDEL", RECEIVED, f"={peer}")
+        else:
+            await self._store.execute("HSET", RECEIVED, f"={peer}", epoch)
 
     def _proof_of(self, random: str) -> str:
         return hmac.digest(self._secret, b"tidegate store epoch\0" + random.encode(), "sha256")[:8].hex()

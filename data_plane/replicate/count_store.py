@@ -14,7 +14,6 @@ from redis.crc import key_slot
 
 from data_plane.replicate.count_epochs import PEER_COUNTS_SUFFIX, RECEIVED, SCANNED_A_CALL, CountEpochs, is_counter
 from data_plane.store.ports import Argument, RegionStore, Reply, ScriptCall
-from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.slots import parts_by_slot
 from data_plane.store.scripts import (
     collect_script,
@@ -167,63 +166,58 @@ class CountStore:
         sets = await self._marks.sets(held) if held and self._store.settings.shape != "cluster" else ()
         if sets:
             calls.append(ScriptCall(collect_script(), [mark_set.key for mark_set in sets], [0, 0]))
-        with store_errors():
-            await self._marks.note()
-            names, states, now_held, *collected = await self._store.execute_all(calls)
+        await self._marks.note()
+        names, states, now_held, *collected = await self._store.execute_all(calls)
         idle = _nothing_due(sets, collected[0]) if collected else None
         return Look(names, _peer_states(states), _numbers(now_held), idle)
 
     async def hold_slices(self, max_slices: int) -> Sequence[int]:
         """Take and renew leases on at most that many slices. Returns the slices held; two holders do no harm."""
-        with store_errors():
-            await self._marks.note()
-            return _numbers(await self._store.call_script(*self._holding(max_slices)))
+        await self._marks.note()
+        return _numbers(await self._store.call_script(*self._holding(max_slices)))
 
     def _holding(self, max_slices: int) -> ScriptCall:
         return ScriptCall(hold_slices_script(), LEASES, [self._owner, LEASE_MS, max_slices])
 
     async def make_due(self, slices: Sequence[int]) -> None:
         """Make all waiting marks of these slices due, as the holder before may have died before it settled them."""
-        with store_errors():
-            for sets in _by_script_call(await self._marks.sets(slices)):
-                keys = [mark_set.key for mark_set in sets]
-                while await self._store.call_script(make_due_script(), keys, [COLLECTED_A_CALL]):
-                    pass
+        for sets in _by_script_call(await self._marks.sets(slices)):
+            keys = [mark_set.key for mark_set in sets]
+            while await self._store.call_script(make_due_script(), keys, [COLLECTED_A_CALL]):
+                pass
 
     async def collect(self, slices: Sequence[int]) -> Collected:
         """Take a bounded number of due counters of these slices. They are due again unless they are settled."""
         found: list[PackedCells] = []
         waits_us: dict[int, int] = dict.fromkeys(slices, 0)
         is_all = True
-        with store_errors():
-            groups = list(_by_script_call(await self._marks.sets(slices)))
-            for start in range(0, len(groups), SETS_A_TURN):
-                turn = groups[start : start + SETS_A_TURN]
-                max_counters = max(MIN_OF_SET, COLLECTED_A_CALL // len(turn))
-                calls: list[ScriptCall] = []
-                for sets in turn:
-                    self._collections += 1
-                    again_us = RESEND_US + self._collections % 100_000
-                    keys = [mark_set.key for mark_set in sets]
-                    calls.append(ScriptCall(collect_script(), keys, [max_counters, again_us]))
-                for sets, reply in zip(turn, await self._store.execute_all(calls), strict=True):
-                    now_us, due_us, counters, number, cells, *scores = reply
-                    if counters:
-                        marks = (([mark_set.key for mark_set in sets], due_us),)
-                        _append_cells(found, PackedCells(cells, number, marks))
-                        is_all = is_all and counters < max_counters
-                    for mark_set, score in zip(sets, scores, strict=True):
-                        waits_us[mark_set.slice] = max(waits_us[mark_set.slice], _waited_us(now_us, score))
-                    if not counters and scores == [b"-1"]:
-                        await self._marks.drop_empty(sets)
+        groups = list(_by_script_call(await self._marks.sets(slices)))
+        for start in range(0, len(groups), SETS_A_TURN):
+            turn = groups[start : start + SETS_A_TURN]
+            max_counters = max(MIN_OF_SET, COLLECTED_A_CALL // len(turn))
+            calls: list[ScriptCall] = []
+            for sets in turn:
+                self._collections += 1
+                again_us = RESEND_US + self._collections % 100_000
+                keys = [mark_set.key for mark_set in sets]
+                calls.append(ScriptCall(collect_script(), keys, [max_counters, again_us]))
+            for sets, reply in zip(turn, await self._store.execute_all(calls), strict=True):
+                now_us, due_us, counters, number, cells, *scores = reply
+                if counters:
+                    marks = (([mark_set.key for mark_set in sets], due_us),)
+                    _append_cells(found, PackedCells(cells, number, marks))
+                    is_all = is_all and counters < max_counters
+                for mark_set, score in zip(sets, scores, strict=True):
+                    waits_us[mark_set.slice] = max(waits_us[mark_set.slice], _waited_us(now_us, score))
+                if not counters and scores == [b"-1"]:
+                    await self._marks.drop_empty(sets)
         return Collected(found, waits_us, is_all)
 
     async def settle(self, marks: Iterable[Mark], unplaced: Collection[bytes]) -> None:
         """Remove marks that every peer has acknowledged. ``unplaced`` counters are due again in a second."""
-        with store_errors():
-            for keys, due_us in marks:
-                arguments: list[Argument] = [due_us, TIMING.lazy_us, *unplaced]
-                await self._store.call_script(settle_script(), keys, arguments)
+        for keys, due_us in marks:
+            arguments: list[Argument] = [due_us, TIMING.lazy_us, *unplaced]
+            await self._store.call_script(settle_script(), keys, arguments)
 
     async def sweep(
         self, cursor: str, slices: Sequence[int], is_shared: Callable[[bytes], bool], *, epochs: bool
@@ -237,17 +231,16 @@ class CountStore:
         def is_ours(key: bytes) -> bool:
             return self._marks.slice_of(key) in slices and is_shared(key)
 
-        with store_errors():
-            following, keys = await self._store.scan(cursor, "{*", SCANNED_A_CALL)
-            counters = [key for key in keys if is_counter(key) and is_ours(key)]
-            for _, part in parts_by_slot(self._store, counters, lambda key: key, MARKED_A_CALL):
-                await self._store.call_script(mark_script(), [self._store.dirty_key_beside(part[0]), *part], [])
-            of_peers = [key for key in keys if epochs and key.endswith(PEER_COUNTS_SUFFIX) and is_ours(key[:-1])]
-            for start in range(0, len(of_peers), READ_A_CALL):
-                part = of_peers[start : start + READ_A_CALL]
-                for key, raw in zip(part, await self._store.execute_all([("GET", key) for key in part]), strict=True):
-                    for epoch, cells in _peer_cells(raw or b""):
-                        counts.setdefault(epoch, []).append(Cell(key[:-1], *cells))
+        following, keys = await self._store.scan(cursor, "{*", SCANNED_A_CALL)
+        counters = [key for key in keys if is_counter(key) and is_ours(key)]
+        for _, part in parts_by_slot(self._store, counters, lambda key: key, MARKED_A_CALL):
+            await self._store.call_script(mark_script(), [self._store.dirty_key_beside(part[0]), *part], [])
+        of_peers = [key for key in keys if epochs and key.endswith(PEER_COUNTS_SUFFIX) and is_ours(key[:-1])]
+        for start in range(0, len(of_peers), READ_A_CALL):
+            part = of_peers[start : start + READ_A_CALL]
+            for key, raw in zip(part, await self._store.execute_all([("GET", key) for key in part]), strict=True):
+                for epoch, cells in _peer_cells(raw or b""):
+                    counts.setdefault(epoch, []).append(Cell(key[:-1], *cells))
         return SweepPage(following, counts)
 
     async def merge(self, epoch: str, regions: int, counters: Sequence[PeerCounter]) -> MergeResult:
@@ -256,32 +249,30 @@ class CountStore:
         again: list[bytes] = []
         over = most_over = 0
         pack = _CELL.pack
-        with store_errors():
-            for dirty, part in parts_by_slot(self._store, counters, lambda counter: counter.key, MERGED_A_CALL):
-                arguments: list[Argument] = [epoch, regions]
-                for _, params, cells in part:
-                    cell = cells[0]
-                    packed = params + pack(cell.window, cell.taken, cell.returned)
-                    for cell in cells[1:]:
-                        packed += pack(cell.window, cell.taken, cell.returned)
-                    arguments.append(packed)
-                keys = [dirty, *(counter.key for counter in part)]
-                reply = await self._store.call_script(merge_script(), keys, arguments)
-                for counter, outcome in zip(part, reply, strict=False):
-                    if outcome != _KNOWN:
-                        changed.add(counter.key)
-                        if outcome == _AHEAD:
-                            again.append(counter.key)
-                part_over, part_most_over = _OVER.unpack_from(reply, len(part))
-                over, most_over = over + part_over, max(most_over, part_most_over)
+        for dirty, part in parts_by_slot(self._store, counters, lambda counter: counter.key, MERGED_A_CALL):
+            arguments: list[Argument] = [epoch, regions]
+            for _, params, cells in part:
+                cell = cells[0]
+                packed = params + pack(cell.window, cell.taken, cell.returned)
+                for cell in cells[1:]:
+                    packed += pack(cell.window, cell.taken, cell.returned)
+                arguments.append(packed)
+            keys = [dirty, *(counter.key for counter in part)]
+            reply = await self._store.call_script(merge_script(), keys, arguments)
+            for counter, outcome in zip(part, reply, strict=False):
+                if outcome != _KNOWN:
+                    changed.add(counter.key)
+                    if outcome == _AHEAD:
+                        again.append(counter.key)
+            part_over, part_most_over = _OVER.unpack_from(reply, len(part))
+            over, most_over = over + part_over, max(most_over, part_most_over)
         return MergeResult(changed, again, over, most_over)
 
     async def note_received(
         self, peer: str, sent_us: int, ages_us: Mapping[int, int], peers: Sequence[str]
     ) -> PeerStates:
         """Note how old a peer's slices were when it sent them ('' notes nothing). Returns the state of all peers."""
-        with store_errors():
-            return _peer_states(await self._store.call_script(*_received(peer, sent_us, ages_us, peers)))
+        return _peer_states(await self._store.call_script(*_received(peer, sent_us, ages_us, peers)))
 
 
 def _received(peer: str, sent_us: int, ages_us: Mapping[int, int], peers: Sequence[str]) -> ScriptCall:
@@ -373,7 +364,7 @@ class SlotMarks:
     """A Cluster: a set for each slot; a slice is every eighth slot.
 
     A Cluster has thousands of slots, and few have marks at a time. Every node notes these in a shared list, where the
-    holder of a slice finds what other nodes marked. Methods that ask the store raise redis-py's errors.
+    holder of a slice finds what other nodes marked.
     """
 
     def __init__(self, store: RegionStore) -> None:

@@ -13,7 +13,6 @@ import structlog
 
 from data_plane.rights.epochs import Epoch
 from data_plane.store.ports import Argument, RegionStore
-from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.server import ServerFacts
 from data_plane.store.redis.topology import MARKER
 from data_plane.store.scripts import epoch_marker_script, raise_epoch_marker_script
@@ -95,10 +94,9 @@ class RedisEpochs:
 
     async def join(self) -> None:
         """Join over the connections that exist."""
-        with store_errors():
-            [info] = await self._store.info()
-            facts = ServerFacts(run_id=info["run_id"], maxmemory_policy=info.get("maxmemory_policy", ""))
-            await self._joined(self._store.execute, facts)
+        [info] = await self._store.info()
+        facts = ServerFacts(run_id=info["run_id"], maxmemory_policy=info.get("maxmemory_policy", ""))
+        await self._joined(self._store.execute, facts)
 
     async def renew(self, revision: int, horizon_us: int, proven_for: int) -> Epoch | None:
         """Raise the marker, begin a pending epoch that is proven, and vouch (``lua/epoch_marker.lua``)."""
@@ -106,8 +104,7 @@ class RedisEpochs:
             return None
         vouch = msgspec.json.encode(Vouch(self._name, proven_for))
         arguments: list[Argument] = [self._joined.run_id, revision, horizon_us, proven_for, vouch, STATE_MS]
-        with store_errors():
-            reply = await self._store.call_script(raise_epoch_marker_script(), [MARKER, STATE], arguments)
+        reply = await self._store.call_script(raise_epoch_marker_script(), [MARKER, STATE], arguments)
         if reply is None:
             return None
         incarnation, revision_held, horizon, now_us, pending, body = reply
@@ -116,20 +113,17 @@ class RedisEpochs:
 
     async def withdraw(self) -> None:
         """Take the vouch back before this agent ends; other agents vouch again at once."""
-        with store_errors():
-            await self._store.execute("DEL", STATE)
+        await self._store.execute("DEL", STATE)
 
     async def announce(self, revision: int) -> None:
         """Tell nodes that the store will soon refuse revisions older than this one."""
-        with store_errors():
-            await self._store.execute("SET", ANNOUNCED, revision, "PX", ANNOUNCED_MS)
+        await self._store.execute("SET", ANNOUNCED, revision, "PX", ANNOUNCED_MS)
 
     async def notice(self) -> Notice:
         """Read the notice for nodes."""
         if not self._joined.run_id:
             return Notice(False, 0)
-        with store_errors():
-            raw, body, announced = await self._store.execute("MGET", MARKER, STATE, ANNOUNCED)
+        raw, body, announced = await self._store.execute("MGET", MARKER, STATE, ANNOUNCED)
         if raw is None:
             return Notice(False, 0)
         marker = decode_marker(raw)

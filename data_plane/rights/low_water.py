@@ -10,10 +10,9 @@ import struct
 from typing import NamedTuple
 
 import structlog
-from redis.exceptions import RedisError
 
-from data_plane.store.ports import Clock, RegionStore
-from data_plane.store.redis.client import BLOCK_S, store_errors
+from data_plane.store.ports import Clock, RegionStore, StoreUnavailableError
+from data_plane.store.redis.client import BLOCK_S
 
 log = structlog.get_logger()
 
@@ -69,8 +68,8 @@ class LowOutbox:
                 )
                 if int(length) > MAX_WAITING:  # no agent takes them
                     await self._store.execute("LTRIM", LOW, -MAX_WAITING, -1)
-            except (RedisError, OSError) as error:
-                log.debug("low_not_reported", reason=type(error).__name__)
+            except StoreUnavailableError as error:
+                log.debug("low_not_reported", reason=error.reason)
 
 
 class LowInbox:
@@ -84,11 +83,10 @@ class LowInbox:
 
     async def take(self) -> dict[bytes, int]:
         """Take low counters, each with the cost of a request; waits a while for the first."""
-        with store_errors():
-            first = await self._store.execute("BLPOP", LOW, BLOCK_S)
-            if first is None:
-                return {}
-            more = await self._store.execute("LPOP", LOW, MAX_WAITING)
+        first = await self._store.execute("BLPOP", LOW, BLOCK_S)
+        if first is None:
+            return {}
+        more = await self._store.execute("LPOP", LOW, MAX_WAITING)
         found: dict[bytes, int] = {}
         for item in (first[1], *(more or ())):
             key, (cost,) = item[_COST.size :], _COST.unpack_from(item)
@@ -97,13 +95,11 @@ class LowInbox:
 
     async def back_off(self, key: bytes, for_us: int, *, hopeless: bool) -> None:
         """Note that no peer is asked about a counter for that time; ``hopeless``: no peer has any rights."""
-        with store_errors():
-            await self._store.execute("SET", BACK_OFF + key, b"1" if hopeless else b"0", "PX", max(1, for_us // 1_000))
+        await self._store.execute("SET", BACK_OFF + key, b"1" if hopeless else b"0", "PX", max(1, for_us // 1_000))
 
     async def end_back_off(self, key: bytes) -> None:
         """Note that a peer can be asked again."""
-        with store_errors():
-            await self._store.execute("DEL", BACK_OFF + key)
+        await self._store.execute("DEL", BACK_OFF + key)
 
 
 class _BackOff(NamedTuple):

@@ -1,14 +1,14 @@
 """Steps of a transfer on counters in the region's store (``lua/transfers.lua``), and the transport to other regions."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from data_plane.config.limits_of_keys import StrictLimit
 from data_plane.config.strict_limits import most_units, quanta_in_unit
+from data_plane.store.asking import ask
 from data_plane.store.packing import Outcome
-from data_plane.store.ports import CallbackCheck, CounterStore, StoreUnavailableError
+from data_plane.store.ports import CounterStore
 from data_plane.store.strict_packing import NOTHING, Total, is_refused
 from tidegate.contract.rights import Ask, Asks, Gift, Gifts, is_sayable
 
@@ -77,18 +77,7 @@ class RightsSteps:
 
         ``cost`` is that of the request that has too few rights.
         """
-        future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-
-        def answered(answer: list[Outcome] | StoreUnavailableError, _now_us: int) -> None:
-            if future.done():
-                return
-            if isinstance(answer, StoreUnavailableError):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
-
-        self._store.submit(CallbackCheck([key] * len(items), items, cost, answered))
-        outcomes = await future
+        outcomes, _ = await ask(self._store, [key] * len(items), items, cost)
         if is_refused(outcomes):
             self._tally.refused["marker"] += 1
             return None

@@ -38,13 +38,14 @@ class LocalCounters:
         """A counter as it is stored; reading it does not count as use."""
         return self._keyspace.peek(key)
 
-    def remaining(self, states: Sequence[tuple[bytes, bytes]], now_us: int) -> list[int]:
-        """The units left of counters in these states, by (params, state)."""
+    def remaining(self, states: Sequence[tuple[bytes, bytes | None]], now_us: int) -> list[int]:
+        """The units left of counters in these states, by (params, state); ``None``: untouched."""
         self._now_us = now_us
         shown = Keyspace(self._clock_us, max(1, len(states)))
         keys = [b"%d" % number for number in range(len(states))]
         for key, (_, state) in zip(keys, states, strict=True):
-            shown.execute(b"SET", key, state)
+            if state is not None:
+                shown.execute(b"SET", key, state)
         checks = [encode_check(0, [params]) for params, _ in states]
         return list(self._decide(shown, keys, checks, now_us)[1::FIGURES])
 

@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import Sequence
 
 from data_plane.store.ports import Argument, Clock, RegionStore, StoreUnavailableError
-from data_plane.store.redis.client import store_errors
 from data_plane.store.subject_bounds import SubjectBounds
 
 NODES = "tg:nodes"
@@ -37,23 +36,19 @@ class RedisNodeRegister:
             ("ZREMRANGEBYSCORE", self._key, "-inf", now_us - FORGET_AFTER_US),
             ("ZCOUNT", self._key, since_us, "+inf"),
         ]
-        with store_errors():
-            return int((await self._store.execute_all(commands))[-1])
+        return int((await self._store.execute_all(commands))[-1])
 
     async def count(self, since_us: int) -> int:
         """How many were seen since ``since_us``."""
-        with store_errors():
-            return int(await self._store.execute("ZCOUNT", self._key, since_us, "+inf"))
+        return int(await self._store.execute("ZCOUNT", self._key, since_us, "+inf"))
 
     async def leave(self, node: str) -> None:
         """Note that ``node`` is about to end."""
-        with store_errors():
-            await self._store.execute("ZREM", self._key, node)
+        await self._store.execute("ZREM", self._key, node)
 
     async def memory(self) -> tuple[int, int]:
         """Bytes in use and the most the store may use; on a Cluster, of the node that answers."""
-        with store_errors():
-            return memory_in(await self._store.execute("INFO", "memory"))
+        return memory_in(await self._store.execute("INFO", "memory"))
 
 
 def memory_in(info: bytes | dict[str, object]) -> tuple[int, int]:

@@ -37,7 +37,8 @@ SILENT = 64
 """Peers are unreachable: their numbers follow the rule (``config.limit_resolution``)."""
 
 _ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_bucket": 3, "leaky_bucket": 4}
-_RULE = struct.Struct("<Bddd")
+RULE = struct.Struct("<Bddd")
+"""The head (algorithm and flags) and three figures, with which every limit's argument begins."""
 _COST = struct.Struct("<d")
 _CHECK = struct.Struct("<dB")
 
@@ -46,13 +47,17 @@ FIGURES = 3
 """Numbers in a reply for each limit."""
 
 
+def head_of(rule: LimitRule, flags: int = 0) -> int:
+    """A limit's algorithm and flags."""
+    return _ALGORITHMS[rule.algorithm] + (SHADOW if rule.shadow else 0) + flags
+
+
 def encode_rule(rule: LimitRule, *, shared: bool = False) -> bytes:
     """One limit as the script reads it. ``shared`` makes its counts known to other regions.
 
     ``rule.limit`` is what this region may admit: for ``regional`` limits put the region's share there first.
     """
-    head = _ALGORITHMS[rule.algorithm] + (SHADOW if rule.shadow else 0) + (SHARED if shared else 0)
-    return _RULE.pack(head, *_parameters(rule))
+    return RULE.pack(head_of(rule, SHARED if shared else 0), *_parameters(rule))
 
 
 def encode_check(cost: int, params: Sequence[bytes]) -> bytes:
@@ -62,15 +67,15 @@ def encode_check(cost: int, params: Sequence[bytes]) -> bytes:
 
 def params_end(packed: bytes, at: int) -> int:
     """Where the argument of one limit ends, without a price, that begins at ``at`` of a packed check."""
-    end = at + _RULE.size
+    end = at + RULE.size
     if packed[at] & SILENT:
         return end + 2 + int.from_bytes(packed[end : end + 2], "little")
-    return end + int(_RULE.unpack_from(packed, at)[1]) if packed[at] & STRICT else end
+    return end + int(RULE.unpack_from(packed, at)[1]) if packed[at] & STRICT else end
 
 
 def without_rights(params: bytes) -> bytes:
     """A deleted limit, as ``encode_rule`` packed it; a strict one without rights, which scripts leave alone."""
-    return _RULE.pack(params[0] % SHADOW, 0, 0, 0) if params[0] & STRICT else params
+    return RULE.pack(params[0] % SHADOW, 0, 0, 0) if params[0] & STRICT else params
 
 
 def encode_charge(params: bytes, cost: int) -> bytes:

@@ -134,7 +134,10 @@ class ScriptCall(NamedTuple):
 
 
 class RegionStore(Protocol):
-    """The store apart from decisions: ``RedisCounterStore`` and the simulator's store implement it."""
+    """The store apart from decisions: ``RedisCounterStore`` and the simulator's store implement it.
+
+    Every method that asks the store raises ``StoreUnavailableError``.
+    """
 
     settings: Any
     """``shape`` is ``cluster`` where a script may name keys of one slot only."""

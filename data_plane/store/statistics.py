@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from redis.exceptions import RedisError
-
+from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
 
 ASK_EVERY_S = 5.0
@@ -40,7 +39,7 @@ class StoreStatistics:
         """Ask once: the sum over every server that holds counters."""
         try:
             sizes = [_size(facts) for facts in await self._store.info()]
-        except (RedisError, OSError):
+        except StoreUnavailableError:
             self.size = None
         else:
             self.size = StoreSize(*(sum(column) for column in zip(*sizes, strict=True)))

@@ -9,9 +9,9 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data_plane.store.packing import SHADOW, STRICT, Outcome
-from tidegate.contract.calendar import WindowGrid
-from tidegate.contract.limits import BUCKET_ALGORITHMS, Algorithm
+from data_plane.store.packing import RULE, STRICT, Outcome, head_of
+from tidegate.contract.calendar import SKEW_US, WindowGrid
+from tidegate.contract.limits import BUCKET_ALGORITHMS, LimitRule
 
 NO_ID = -(2**60)
 """Before every id."""
@@ -32,7 +32,6 @@ class Quota(NamedTuple):
 
     from_id: int
     share: int
-    limit: int
 
 
 Schedule = tuple[Quota, ...]
@@ -43,8 +42,6 @@ LOW = 2**52
 REFUSED = 2**51
 """Added to ``reset_us`` if the epoch marker refuses this process: nothing was decided."""
 
-_ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_bucket": 3, "leaky_bucket": 4}
-_RULE = struct.Struct("<Bddd")
 _PARAMS = struct.Struct("<ddddddddB")
 _QUOTA = struct.Struct("<dd")
 _GIVE = struct.Struct("<ddddddddd")
@@ -55,8 +52,6 @@ _KEPT_QUOTAS = 8
 _DECIDE, _GIVE_STEP, _RECEIVE_STEP, _BASIS_STEP, _KNOWN_STEP, _USED_STEP = range(6)
 _SCALE = struct.Struct("<dd")
 _SCALE_AT = struct.calcsize("<ddd")
-_STEP = struct.Struct("<d")
-_STEP_AT = struct.calcsize("<Bd")
 
 
 class Marker(NamedTuple):
@@ -110,42 +105,23 @@ class StrictParams(NamedTuple):
         """The step that reads what an epoch of a peer gave under an id; read its outcome with ``known_total``."""
         return self._item(_KNOWN_STEP, _KNOWN.pack(incarnation, id) + name.encode())
 
+    def used(self) -> bytes:
+        """The step that reads how many units requests took here, without any transfers: its outcome's ``remaining``."""
+        return self._item(_USED_STEP)
+
     def _item(self, step: int, arguments: bytes = b"") -> bytes:
         size = len(self.packed) + len(arguments)
-        return _RULE.pack(self.head, size, step, 0) + self.packed + arguments
+        return RULE.pack(self.head, size, step, 0) + self.packed + arguments
 
 
 def strict_params(
-    algorithm: Algorithm,
-    limit: int,
-    grid: WindowGrid,
-    bucket: tuple[int, int, int],
-    schedule: Schedule,
-    *,
-    skew_us: int,
-    since_us: int,
-    revision: int,
-    shadow: bool = False,
+    rule: LimitRule, grid: WindowGrid, bucket: tuple[int, int, int], schedule: Schedule, revision: int
 ) -> StrictParams:
     """Pack strict parameters. ``bucket`` is rate, unit and size; only the newest quotas are packed."""
     quotas = schedule[-_KEPT_QUOTAS:]
-    figures = (grid.anchor_us, grid.ticks, grid.tick_us) if algorithm not in BUCKET_ALGORITHMS else bucket
-    head = _PARAMS.pack(limit, grid.length_us, *figures, skew_us, since_us, revision, len(quotas))
-    packed = head + b"".join(_QUOTA.pack(quota.from_id, quota.share) for quota in quotas)
-    return StrictParams(_ALGORITHMS[algorithm] + STRICT + (SHADOW if shadow else 0), packed)
-
-
-def is_strict(item: bytes) -> bool:
-    """Whether an item of a call is a strict limit's."""
-    return bool(item[0] & STRICT)
-
-
-def asking_used(item: bytes) -> bytes:
-    """The step that reads how many units requests took of a strict limit here, made from a decision's item.
-
-    The outcome's ``remaining`` is the number, without any transfers.
-    """
-    return item[:_STEP_AT] + _STEP.pack(_USED_STEP) + item[_STEP_AT + _STEP.size :]
+    figures = bucket if rule.algorithm in BUCKET_ALGORITHMS else (grid.anchor_us, grid.ticks, grid.tick_us)
+    head = _PARAMS.pack(rule.limit, grid.length_us, *figures, SKEW_US, rule.since_us, revision, len(quotas))
+    return StrictParams(head_of(rule, STRICT), head + b"".join(_QUOTA.pack(*quota) for quota in quotas))
 
 
 class Given(NamedTuple):

@@ -15,8 +15,7 @@ import structlog
 from redis.exceptions import ResponseError
 
 from data_plane.process import ControlPlaneUnavailableError, HttpClient, control_plane_errors
-from data_plane.store.ports import Argument, Clock, Reply, StoreUnavailableError
-from data_plane.store.redis.client import store_errors
+from data_plane.store.ports import Clock, Reply, StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.scripts import hold_slices_script
 from tidegate.contract.questions import NodeAnswer, Question, Questions
@@ -86,19 +85,20 @@ class RedisUsageStream:
             self.bytes = await self._size()
         if self.bytes >= self._max_bytes:
             return False
-        await self._execute("XADD", STREAM, "*", _FIELD, packed)
+        await self._store.execute("XADD", STREAM, "*", _FIELD, packed)
         return True
 
     async def note_flushed(self, node: str, until_us: int) -> None:
         """Note that all counts of ``node`` before ``until_us`` are in the stream."""
-        await self._execute("HSET", FLUSHED, node, until_us)
+        await self._store.execute("HSET", FLUSHED, node, until_us)
 
     async def flushed_until_us(self, now_us: int) -> int | None:
         """Until when every node alive at ``now_us`` has flushed; ``None`` without such nodes."""
-        flushed_us = {_text(node): int(until_us) for node, until_us in _pairs(await self._execute("HGETALL", FLUSHED))}
+        flushed = _pairs(await self._store.execute("HGETALL", FLUSHED))
+        flushed_us = {_text(node): int(until_us) for node, until_us in flushed}
         gone = [node for node, until_us in flushed_us.items() if until_us < now_us - FORGET_AFTER_US]
         if gone:
-            await self._execute("HDEL", FLUSHED, *gone)
+            await self._store.execute("HDEL", FLUSHED, *gone)
         alive = (until_us for until_us in flushed_us.values() if until_us >= now_us - ALIVE_FOR_US)
         return min(alive, default=None)
 
@@ -107,43 +107,40 @@ class RedisUsageStream:
 
         Two agents may hold it for a moment while one's lease expires; they then send the same batches twice.
         """
-        with store_errors():
-            return bool(await self._store.call_script(hold_slices_script(), [LEASE.encode()], [node, LEASE_MS, 1]))
+        return bool(await self._store.call_script(hold_slices_script(), [LEASE.encode()], [node, LEASE_MS, 1]))
 
     async def release_lease(self, node: str) -> None:
         """Release the lease, if ``node`` holds it."""
-        if _text(await self._execute("GET", LEASE) or b"") == node:
-            await self._execute("DEL", LEASE)
+        if _text(await self._store.execute("GET", LEASE) or b"") == node:
+            await self._store.execute("DEL", LEASE)
 
     async def has_some(self, within_s: float) -> bool:
         """Whether a batch waits; waits up to ``within_s`` for one."""
-        return bool(await self._execute("XREAD", "COUNT", 1, "BLOCK", round(within_s * 1_000), "STREAMS", STREAM, "0"))
+        return bool(await self._store.execute("XREAD", "COUNT", 1, "BLOCK", round(within_s * 1_000), "STREAMS", STREAM, "0"))
 
     async def oldest(self, count: int) -> Sequence[StreamEntry]:
         """The oldest batches."""
-        reply = await self._execute("XRANGE", STREAM, "-", "+", "COUNT", count)
+        reply = await self._store.execute("XRANGE", STREAM, "-", "+", "COUNT", count)
         return [StreamEntry(id, dict(_pairs(fields)).get(_FIELD, b"")) for id, fields in reply]
 
     async def settle(self, ids: Sequence[bytes]) -> None:
         """Delete batches that the control plane has."""
         if ids:
-            await self._execute("XDEL", STREAM, *ids)
+            await self._store.execute("XDEL", STREAM, *ids)
 
     async def set_aside(self, packed: bytes, reason: str) -> None:
         """Keep a batch that the control plane refused, for an operator to inspect."""
-        await self._execute("XADD", REFUSED, "MAXLEN", "~", MAX_REFUSED, "*", _FIELD, packed, "reason", reason)
+        await self._store.execute("XADD", REFUSED, "MAXLEN", "~", MAX_REFUSED, "*", _FIELD, packed, "reason", reason)
 
     async def _size(self) -> int:
-        with store_errors():
-            try:
-                # one word, so that redis-py finds the key behind it on a Cluster
-                return int(await self._store.execute("MEMORY USAGE", STREAM, "SAMPLES", 20) or 0)
-            except ResponseError:  # the login may not use MEMORY: assume the usual largest batch
-                return int(await self._store.execute("XLEN", STREAM)) * 4_096
-
-    async def _execute(self, *args: Argument) -> Reply:
-        with store_errors():
-            return await self._store.execute(*args)
+        try:
+            # one word, so that redis-py finds the key behind it on a Cluster
+            return int(await self._store.execute("MEMORY USAGE", STREAM, "SAMPLES", 20) or 0)
+        except StoreUnavailableError as error:
+            if not isinstance(error.__cause__, ResponseError):
+                raise
+            # the login may not use MEMORY: assume the usual largest batch
+            return int(await self._store.execute("XLEN", STREAM)) * 4_096
 
 
 def _pairs(reply: Reply) -> Sequence[tuple[bytes, bytes]]:

@@ -1,7 +1,7 @@
 """One limit of each algorithm, with the keys that a node makes for clients."""
 
 from data_plane.config.counter_keys import subject_of
-from data_plane.config.limit_resolution import Peers, RegionFacts, ResolvedLimit
+from data_plane.config.limit_resolution import RegionFacts, ResolvedLimit
 from data_plane.config.routes import UNMATCHED
 from data_plane.store.subjects import UNKNOWN_ADDRESS
 from tidegate.contract.config import Client
@@ -23,7 +23,7 @@ def bound_limit(algorithm: Algorithm) -> ResolvedLimit:
         id=1_001, name="hourly", algorithm=algorithm, limit=LIMIT, window_us=HOUR_US,
         mode="shared",
     )  # fmt: skip
-    return ResolvedLimit(rule, UNMATCHED, REGION, Peers({}, RegionFacts()))
+    return ResolvedLimit(rule, UNMATCHED, REGION, {}, RegionFacts())
 
 
 def counter_key(limit: ResolvedLimit, number: int, name_length: int = USUAL_NAME_LENGTH) -> bytes:

@@ -9,9 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
-
 from data_plane.store.keyspace import Argument, CommandError, Keyspace, text_of
 from data_plane.store.packing import FIGURES, decode_figures
 from data_plane.store.ports import CounterCheck, ScriptCall, StoreUnavailableError
@@ -83,9 +80,9 @@ class SimulatedServer:
         return Keyspace(self._now_us, MAX_KEYS)
 
     def execute(self, *command: Argument) -> Any:
-        """One command, now. Raises redis-py's errors."""
+        """One command, now. Raises ``StoreUnavailableError``."""
         if not self.is_up:
-            raise RedisConnectionError("the store is away")
+            raise StoreUnavailableError("ConnectionError")
         name = text_of(command[0]).upper()
         if name in {b"EVAL", b"EVALSHA"}:
             count = int(command[2])
@@ -93,7 +90,7 @@ class SimulatedServer:
         try:
             reply = self.keyspace.execute(*command)
         except CommandError as error:
-            raise ResponseError(str(error)) from error
+            raise StoreUnavailableError("ResponseError") from error
         if name in {b"RPUSH", b"LPUSH"}:
             waiters, self.waiters = self.waiters, []
             for waiter in waiters:
@@ -101,13 +98,13 @@ class SimulatedServer:
         return _reply(reply)
 
     def run(self, source: str, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
-        """One script, now. Raises redis-py's errors."""
+        """One script, now. Raises ``StoreUnavailableError``."""
         if not self.is_up:
-            raise RedisConnectionError("the store is away")
+            raise StoreUnavailableError("ConnectionError")
         try:
             return self._host.run(self.keyspace, source, keys, arguments)
         except ScriptError as error:
-            raise ResponseError(str(error)) from error
+            raise StoreUnavailableError("ResponseError") from error
 
     def remember(self, now_us: int) -> None:
         """Keep a copy for a later restore."""
@@ -177,9 +174,9 @@ class StoreConnection:
             await self._connect()
             keys = [DIRTY_KEY, *(key for check in checks for key in check.keys)]
             reply = self._server.run(self._script, keys, [check.packed for check in checks])
-        except (RedisConnectionError, ResponseError) as error:
+        except StoreUnavailableError as error:
             for check in checks:
-                check.failed(StoreUnavailableError(type(error).__name__), 0)
+                check.failed(error, 0)
             return
         ran_us = self._true_us()
         await self._way()
@@ -194,7 +191,7 @@ class StoreConnection:
         while self._joined != self._server.connections:
             connections = self._server.connections
             if not self._server.is_up:
-                raise RedisConnectionError("the store is away")
+                raise StoreUnavailableError("ConnectionError")
             if self._join is not None:
                 await self._join(self.execute, self.facts())
             self._joined = connections
@@ -202,7 +199,7 @@ class StoreConnection:
     async def keep_connected(self) -> None:
         """Connect, and connect again whenever connections break, for ever."""
         while True:
-            with contextlib.suppress(RedisConnectionError, ResponseError):
+            with contextlib.suppress(StoreUnavailableError):
                 await self._connect()
             if self._joined == self._server.connections:
                 await self._server.broken()
@@ -244,7 +241,7 @@ class StoreConnection:
         """A page of all keys."""
         await self._way()
         if not self._server.is_up:
-            raise RedisConnectionError("the store is away")
+            raise StoreUnavailableError("ConnectionError")
         following, keys = self._server.keyspace.scan(int(cursor or 0), pattern, count)
         await self._way()
         return (str(following) if following else ""), keys
@@ -253,7 +250,7 @@ class StoreConnection:
         """``INFO``."""
         await self._way()
         if not self._server.is_up:
-            raise RedisConnectionError("the store is away")
+            raise StoreUnavailableError("ConnectionError")
         return [{"run_id": self._server.run_id, "maxmemory_policy": self._server.policy}]
 
     def take_touched(self) -> set[int]:

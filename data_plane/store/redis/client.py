@@ -1,16 +1,14 @@
 """The store's side client, for what is not a decision: a connection of its own, or redis-py on a Cluster."""
 
-import contextlib
 import functools
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar, cast
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import parse_url
 from redis.asyncio.sentinel import Sentinel
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from data_plane.store.ports import Argument, Reply, ScriptCall, StoreUnavailableError
@@ -25,30 +23,24 @@ BLOCK_S = 2.0
 """The longest time for which a command may block (seconds)."""
 
 
-@contextlib.contextmanager
-def store_errors() -> Iterator[None]:
-    """Raise ``StoreUnavailableError`` for any error of redis-py or of the network."""
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise StoreUnavailableError(type(error).__name__) from error
+def _store_errors(ask: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Raise ``StoreUnavailableError`` for any error of redis-py or of the network.
 
-
-def _as_redis_errors(ask: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """No server of a Cluster reached, or a slot without one, is an error of redis-py that is no ``RedisError``."""
+    A Cluster without a server, or a slot without one, is an error of redis-py that is no ``RedisError``.
+    """
 
     @functools.wraps(ask)
     async def asked(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await ask(*args, **kwargs)
-        except RedisClusterException as error:
-            raise RedisConnectionError(str(error)) from error
+        except (RedisError, RedisClusterException, OSError) as error:
+            raise StoreUnavailableError(type(error).__name__) from error
 
     return asked
 
 
 class SideClient:
-    """Commands and scripts beside the hot pipeline. Raises redis-py's ``RedisError``; connects on first use.
+    """Commands and scripts beside the hot pipeline. Raises ``StoreUnavailableError``; connects on first use.
 
     ``link`` carries them unless they block; ``None`` on a Cluster.
     """
@@ -60,23 +52,17 @@ class SideClient:
         self._link = link
         self._shas: dict[str, str] = {}
 
-    @_as_redis_errors
+    @_store_errors
     async def execute(self, *args: Argument) -> Reply:
         """One command; the reply as redis-py reads it."""
-        if args[0] in BLOCKING:
-            return await self._patient.execute_command(*args)
-        if self._link is None:
-            return await self._client.execute_command(*args)
-        return (await self._ask(self._link, [args]))[0]
+        return await self._execute(*args)
 
+    @_store_errors
     async def call_script(self, source: str, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
         """Run a script by its hash, sending its text once when the server does not know it."""
-        try:
-            return await self.execute(*self._by_hash(ScriptCall(source, keys, args)))
-        except NoScriptError:
-            return await self.execute("EVAL", source, len(keys), *keys, *args)
+        return await self._call(ScriptCall(source, keys, args))
 
-    @_as_redis_errors
+    @_store_errors
     async def execute_all(self, commands: Sequence[Sequence[Argument] | ScriptCall]) -> list[Reply]:
         """Many commands and scripts in one round trip to each server; the first error is raised."""
         packed = [self._by_hash(command) if isinstance(command, ScriptCall) else command for command in commands]
@@ -89,10 +75,23 @@ class SideClient:
             replies: list[Reply] = await pipeline.execute()
         except NoScriptError:
             return [
-                await (self.call_script(*command) if isinstance(command, ScriptCall) else self.execute(*command))
+                await (self._call(command) if isinstance(command, ScriptCall) else self._execute(*command))
                 for command in commands
             ]
         return replies
+
+    async def _call(self, call: ScriptCall) -> Reply:
+        try:
+            return await self._execute(*self._by_hash(call))
+        except NoScriptError:
+            return await self._execute("EVAL", call.source, len(call.keys), *call.keys, *call.arguments)
+
+    async def _execute(self, *args: Argument) -> Reply:
+        if args[0] in BLOCKING:
+            return await self._patient.execute_command(*args)
+        if self._link is None:
+            return await self._client.execute_command(*args)
+        return (await self._ask(self._link, [args]))[0]
 
     async def _ask(self, link: SideLink, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
         """Replies as redis-py reads them; the first error is raised."""
@@ -108,12 +107,12 @@ class SideClient:
                 replies[at] = read[name](reply)
         return replies
 
-    @_as_redis_errors
+    @_store_errors
     async def scan(self, cursor: str, pattern: str, count: int) -> tuple[str, list[bytes]]:
         """A page of the keys of all servers, one after the other; '' begins, and is what the last page answers."""
         client: Any = self._client
         if not isinstance(client, RedisCluster):
-            following, keys = await self.execute("SCAN", cursor or 0, "MATCH", pattern, "COUNT", count)
+            following, keys = await self._execute("SCAN", cursor or 0, "MATCH", pattern, "COUNT", count)
             return "" if int(following) == 0 else str(int(following)), keys
         await client.initialize()
         primaries = {primary.name: primary for primary in client.get_primaries()}
@@ -129,12 +128,12 @@ class SideClient:
             return f"{name} {int(following)}", keys
         return (f"{names[1]} 0" if len(names) > 1 else ""), keys
 
-    @_as_redis_errors
+    @_store_errors
     async def info(self) -> Sequence[Mapping[str, Any]]:
         """``INFO`` of each server that holds counters, numbers as numbers."""
         client: Any = self._client  # redis-py leaves its method untyped
         if not isinstance(client, RedisCluster):
-            return [await self.execute("INFO")]
+            return [await self._execute("INFO")]
         answers = await client.execute_command("INFO", target_nodes=RedisCluster.PRIMARIES)
         # one primary answers by itself, several by name
         return [answers] if "redis_version" in answers else list(answers.values())

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import msgspec
-from redis.exceptions import RedisError
 
 from data_plane.store.packing import SHADOW, Outcome, encode_check, figures_of
 from data_plane.store.ports import CallbackCheck, CounterCheck, StoreUnavailableError
@@ -161,7 +160,7 @@ class GiveBacks:
         arguments: list[bytes | int] = [now_us, encode_check(check.cost, check.params), REMEMBERED_MS]
         try:
             await self._call_script(self._script, keys, arguments)
-        except (RedisError, OSError, TimeoutError) as error:
+        except StoreUnavailableError as error:
             self._stats.give_back_failures += 1
             log.warning("could not give back what a denied decision consumed: %s", error)
         else:

@@ -32,7 +32,7 @@ from data_plane.store.scripts import decide_script, give_back_script
 class RedisCounterStore:
     """The region's counters. Make it on the event loop, ``await start()``, and ``close()`` at the end.
 
-    ``random`` gives floats in [0, 1) for jitter.
+    What asks beside the hot pipeline raises ``StoreUnavailableError``. ``random`` gives floats in [0, 1) for jitter.
     """
 
     def __init__(
@@ -86,29 +86,29 @@ class RedisCounterStore:
         return self.topology.take_touched()
 
     async def execute(self, *args: Argument) -> Reply:
-        """One command beside the hot pipeline. Raises redis-py's ``RedisError``."""
+        """One command beside the hot pipeline."""
         return await self._side_client().execute(*args)
 
     async def call_script(self, source: str, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
-        """One script beside the hot pipeline; on a Cluster all keys must share a slot. Raises ``RedisError``.
+        """One script beside the hot pipeline; on a Cluster all keys must share a slot.
 
         It is sent again when the connection breaks: a script must bear to run twice.
         """
         return await self._side_client().call_script(source, keys, args)
 
     async def execute_all(self, commands: Sequence[Sequence[Argument] | ScriptCall]) -> list[Reply]:
-        """Many commands and scripts beside the hot pipeline, in one round trip to each server. Raises ``RedisError``.
+        """Many commands and scripts beside the hot pipeline, in one round trip to each server.
 
         Beside a script they must bear to run twice too.
         """
         return await self._side_client().execute_all(commands)
 
     async def scan(self, cursor: str, pattern: str, count: int) -> tuple[str, list[bytes]]:
-        """A page of all keys; the cursor '' begins, and ends. Raises ``RedisError``."""
+        """A page of all keys; the cursor '' begins, and ends."""
         return await self._side_client().scan(cursor, pattern, count)
 
     async def info(self) -> Sequence[Mapping[str, Any]]:
-        """``INFO`` of every server that holds counters. Raises redis-py's ``RedisError``."""
+        """``INFO`` of every server that holds counters."""
         return await self._side_client().info()
 
     def _side_client(self) -> SideClient:

@@ -145,13 +145,13 @@ async def test_what_was_admitted_is_charged_under_the_limit_as_it_is_by_then(tmp
     route = Endpoint(endpoint="x", method="GET", path="/x", backend="b")
     await write_snapshot(tmp_path / "snapshot", [*CONFIG, backend_of(30), route])
     node = Node(settings_for(tmp_path / "snapshot", store.url))
-    may_charge, charge = asyncio.Event(), node.accounts.charge
+    may_charge, charge = asyncio.Event(), node.settlement.charge
 
     async def held(*owed):
         await may_charge.wait()
         await charge(*owed)
 
-    monkeypatch.setattr(node.accounts, "charge", held)
+    monkeypatch.setattr(node.settlement, "charge", held)
     async with serving(node) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
         store.child.kill()
         await until(lambda: _is(client, degraded=True))
@@ -192,8 +192,8 @@ class Unreliable:
 async def test_what_was_admitted_counts_until_it_is_charged_and_is_charged_once(tmp_path, store, monkeypatch):
     await write_snapshot(tmp_path / "snapshot", CONFIG)
     node = Node(settings_for(tmp_path / "snapshot", store.url))
-    accounts = Unreliable(node.accounts.charge)
-    monkeypatch.setattr(node.accounts, "charge", accounts.charge)
+    accounts = Unreliable(node.settlement.charge)
+    monkeypatch.setattr(node.settlement, "charge", accounts.charge)
     async with serving(node) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
 
         async def asked_until(is_so):

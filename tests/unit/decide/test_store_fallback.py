@@ -5,10 +5,11 @@ import pytest
 from data_plane.config.index import RuleIndex
 from data_plane.config.stream import Snapshot
 from data_plane.decide.check_resolution import Anonymous
+from data_plane.decide.debts import Debt
 from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.pending_check import cause_of_denial
-from data_plane.decide.store_fallback import Debt, StoreFallback, node_part
+from data_plane.decide.store_fallback import StoreFallback, node_part
 from data_plane.load.following import Gates
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.packing import encode_rule
@@ -71,7 +72,7 @@ class Outage:
         return check.result.allowed
 
     def debts(self) -> list[Debt]:
-        return self.fallback.debts(self.fallback.owing(), NOW_US)
+        return self.fallback.debts.of(self.fallback.debts.owing(), NOW_US)
 
 
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "token_bucket", "leaky_bucket"])
@@ -86,11 +87,11 @@ def test_no_more_is_owed_than_was_admitted_though_limit_and_part_grow_meanwhile(
     [debt] = outage.debts()
     assert debt.cost == 12
     assert outage.admits(3)
-    outage.fallback.paid([debt])
+    outage.fallback.debts.paid([debt])
     [debt] = outage.debts()
     assert debt.cost == 3
-    outage.fallback.paid([debt])
-    assert outage.fallback.owing() == []
+    outage.fallback.debts.paid([debt])
+    assert outage.fallback.debts.owing() == []
 
 
 def test_a_check_of_more_limits_than_a_call_carries_is_denied_and_delays_no_other() -> None:

@@ -1,8 +1,8 @@
-"""The store's second handler raises ``RedisError``, whatever redis-py calls what went wrong."""
+"""The store's side client raises ``StoreUnavailableError``, whatever redis-py calls what went wrong."""
 
 import pytest
-from redis.exceptions import RedisError
 
+from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.client import SideClient
 from data_plane.store.redis.settings import RedisSettings
 
@@ -15,6 +15,6 @@ async def test_a_cluster_of_which_nobody_is_there_ends_no_background_work(asked:
         "execute": ("GET", b"k"), "call_script": ("return 1", [b"k"], []), "execute_all": ([("GET", b"k")],),
         "scan": ("", "*", 1), "info": (),
     }  # fmt: skip
-    with pytest.raises(RedisError):
+    with pytest.raises(StoreUnavailableError):
         await getattr(client, asked)(*arguments[asked])
     await client.close()
