@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import secrets
-import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
 
+from testing.forked import ForkedChild
 from testing.node import PATIENT_MS, PUBLIC_KEY, write_snapshot
 from testing.regions import CREDENTIALS, Regions
 from tidegate.stack.child import Child, wait_until_ready
@@ -86,9 +86,8 @@ async def processes_running(
                 known = f"{name}-agent-{number - nodes}" if is_agent else f"{name}-{number}"
                 snapshot = root / f"{known}.snapshot"
                 await write_snapshot(snapshot, documents)
-                child = Child(
-                    known, [sys.executable, "-m", "tidegate", "region-agent" if is_agent else "data-plane"],
-                    log_path=root / f"{known}.log",
+                child = ForkedChild(
+                    known, "region-agent" if is_agent else "data-plane", log_path=root / f"{known}.log",
                     env=environment_of(regions, name, known, port, snapshot) | dict(settings or {}),
                 )  # fmt: skip
                 child.start()

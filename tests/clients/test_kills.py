@@ -5,7 +5,6 @@ import fcntl
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
@@ -14,6 +13,7 @@ from multiprocessing.process import BaseProcess
 import httpx
 import pytest
 
+from testing.forked import ForkedChild
 from testing.node import settings_for
 from tests.clients.conftest import config
 from tests.clients.spender import spend
@@ -100,7 +100,7 @@ def killable_node(tmp_path, valkey_url) -> Iterator[Callable[[], tuple[str, Chil
     secret = {"redis_url": valkey_url, "region_credential": settings.region_credential.get_secret_value()}
     told = settings.model_dump(include=settings.model_fields_set) | secret
     env = {f"TIDEGATE_{name.upper()}": str(value) for name, value in told.items()}
-    child = Child("node", [sys.executable, "-m", "tidegate", "data-plane"], log_path=tmp_path / "node.log", env=env)
+    child = ForkedChild("node", "data-plane", log_path=tmp_path / "node.log", env=env)
     url = f"http://127.0.0.1:{port}"
 
     def is_ready() -> bool:

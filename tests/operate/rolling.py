@@ -3,13 +3,13 @@
 import json
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
 from testing.envoy import envoy_command
+from testing.forked import ForkedChild
 from testing.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import LOOPBACK, free_ports
@@ -89,7 +89,7 @@ class Region:
             "TIDEGATE_SNAPSHOT_FILE": str(self._directory / f"snapshot-{name}"),
         }  # fmt: skip
         log_path = self._directory / f"{name}.log"
-        node = Child(f"node {name}", [sys.executable, "-m", "tidegate", "data-plane"], log_path=log_path, env=env)
+        node = ForkedChild(f"node {name}", "data-plane", log_path=log_path, env=env)
         node.start()
         return node
 

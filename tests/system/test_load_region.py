@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from testing.forked import ForkedChild
 from testing.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, write_snapshot
 from tidegate.contract.config import Endpoint, Plan
 from tidegate.contract.credentials import make_credential, secret_sha256
@@ -66,8 +66,8 @@ class Region:
             "TIDEGATE_REGION_CREDENTIAL": REGION_CREDENTIAL,
             "TIDEGATE_SNAPSHOT_FILE": str(directory / f"snapshot-{name}"),
         }  # fmt: skip
-        command = [sys.executable, "-m", "tidegate", "region-agent" if name in AGENTS else "data-plane"]
-        return Child(name, command, log_path=directory / f"{name}.log", env=env)
+        command = "region-agent" if name in AGENTS else "data-plane"
+        return ForkedChild(name, command, log_path=directory / f"{name}.log", env=env)
 
     async def report(self) -> None:
         """Both reporters speak four times a second, to whichever node answers."""

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import struct
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitRespon
 
 from data_plane.rls import frames
 from data_plane.rls.service import SERVICE
+from testing.forked import ForkedChild
 from testing.go_tools import go_tool
 from testing.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, key_of, rule, write_snapshot
 from tests.unit.rls import harness
@@ -46,8 +46,7 @@ def node_process(directory: Path, redis_url: str, name: str, rls_port: int, heal
         "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": PUBLIC_KEY, "TIDEGATE_REGION_CREDENTIAL": REGION_CREDENTIAL,
         "TIDEGATE_DRAIN_S": str(DRAIN_S), "TIDEGATE_SNAPSHOT_FILE": str(directory / f"snapshot-{name}"),
     }  # fmt: skip
-    command = [sys.executable, "-m", "tidegate", "data-plane"]
-    return Child(f"node {name}", command, log_path=directory / f"{name}.log", env=env)
+    return ForkedChild(f"node {name}", "data-plane", log_path=directory / f"{name}.log", env=env)
 
 
 def is_serving(port: int) -> bool:
