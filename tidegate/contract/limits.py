@@ -25,10 +25,8 @@ PLAIN_DIMENSIONS = ("client", "ip", "endpoint", "backend", "global")
 
 MAX_SLIDING_LOG_LIMIT = 1_000
 MAX_LIMIT = 10**12
-PARTS = 720_720 * 10**7
-"""Of so many parts a limit is, where its division must not depend on its figures: so an override is divided. Equal
-shares of up to 16 regions, and fractions of up to eight decimals, are whole numbers of them.
-"""
+PARTS = MAX_LIMIT
+"""Of so many parts a limit is, where its division must not depend on its figures: so an override is divided."""
 MAX_WINDOW_US = 366 * 86_400 * 1_000_000
 # Scripts compute in doubles. Below 2**50 a product of a count and a time is exact with three bits to spare,
 # so that Lua and Python agree to the unit.

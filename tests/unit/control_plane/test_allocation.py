@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_plane.config.strict_limits import divided
@@ -44,18 +44,6 @@ def test_a_decimal_share_means_that_decimal() -> None:
 def test_regions_without_a_share_get_nothing_and_no_regions_means_no_shares() -> None:
     assert explicit_shares(5, {"a": 1.0}, ["a", "b"]) == {"a": 5, "b": 0}
     assert equal_shares(5, []) == {}
-
-
-@given(st.integers(0, 10**12), st.lists(st.integers(0, 999), min_size=1, max_size=15, unique=True))
-@example(300, [333, 666])
-def test_an_override_has_the_shares_that_a_plan_of_its_figure_has(units: int, cuts: list[int]) -> None:
-    """Parts that rounding had made unequal gave regions that share alike 101, 100 and 99 of 300."""
-    regions = [f"region-{number}" for number in range(len(cuts) + 1)]
-    ends = [0, *sorted(cuts), 1_000]
-    fractions = {name: (end - at) / 1_000 for name, at, end in zip(regions, ends, ends[1:], strict=False)}
-    alike, explicit = equal_shares(PARTS, regions), explicit_shares(PARTS, fractions, regions)
-    assert units_of(ShareStep(limit=PARTS, shares=alike), units) == equal_shares(units, regions)
-    assert units_of(ShareStep(limit=PARTS, shares=explicit), units) == explicit_shares(units, fractions, regions)
 
 
 @given(st.integers(0, 10**12), st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any), st.booleans())
