@@ -16,6 +16,7 @@ from control_plane.config_file.schemas import (
     CapacityEntry,
     ClientEntry,
     EndpointEntry,
+    Entry,
     LimitEntry,
     OverrideEntry,
     PlanEntry,
@@ -36,22 +37,23 @@ def plain(fields: type[Body], members: BaseModel, always: Collection[str] = ()) 
     return {name: value for name, value in written.items() if name in always or value != defaults.get(name)}
 
 
-def _kept(members: Mapping[str, Any], defaults: Mapping[str, Any]) -> Normal:
-    return {name: value for name, value in members.items() if value != defaults.get(name)}
+def _normal(kind: type[Entry], members: Mapping[str, Any]) -> Normal:
+    """``members`` of an entry of this kind, without those that equal their default."""
+    fields = kind.model_fields
+    return {name: value for name, value in members.items() if value is not None and value != fields[name].default}
 
 
-def limit_body(name: str, entry: LimitEntry) -> LimitCreate:
+def limit_body(entry: LimitEntry) -> LimitFields:
     """The body of a limit; its shares are written apart."""
     limit, window_s, window = entry.limit, entry.window_s, entry.window
     if isinstance(limit, str):
         rate = parse_rate(limit)
         limit, window_s, window = rate.limit, rate.window_s, "month" if rate.window_s is None else None
     alike = entry.model_dump(exclude={"by", "limit", "window_s", "window", "shares"})
-    return LimitCreate(name=name, scope=entry.by, limit=limit, window_s=window_s, window=window, **alike)
+    return LimitFields(scope=entry.by, limit=limit, window_s=window_s, window=window, **alike)
 
 
-def normal_limit(body: LimitFields, shares: Shares) -> Normal:
-    """The normal form of a limit."""
+def _normal_limit(body: LimitFields, shares: Shares) -> Normal:
     fields = rule_fields(body)
     by_default = rule_fields(LimitFields(limit=0, window_s=body.window_s, window=body.window, mode=body.mode))
     # as they are stored: to the microsecond, and where the epoch is no anchor
@@ -60,11 +62,11 @@ def normal_limit(body: LimitFields, shares: Shares) -> Normal:
     rate = None
     if anchor is None and body.window in {None, "month"}:
         rate = format_rate(body.limit, window_s)
-    members: Normal = {"limit": rate or body.limit}
-    if rate is None:
-        members |= {"window_s": window_s, "window": body.window}
-        members["anchor"] = None if anchor is None else anchor.isoformat().replace("+00:00", "Z")
-    members |= {
+    members = {
+        "limit": rate or body.limit,
+        "window_s": None if rate else window_s,
+        "window": None if rate else body.window,
+        "anchor": None if anchor is None else anchor.isoformat().replace("+00:00", "Z"),
         "by": body.scope,
         "algorithm": None if fields["algorithm"] == by_default["algorithm"] else fields["algorithm"],
         "burst": body.burst,
@@ -80,8 +82,7 @@ def normal_limit(body: LimitFields, shares: Shares) -> Normal:
         "headline": body.headline,
         "visible": body.visible,
     }
-    defaults = {"by": "client", "mode": "shared", "shadow": False, "priority": 0}
-    return _kept(members, {**defaults, "headline": False})
+    return _normal(LimitEntry, members)
 
 
 def _match(match: MatchFields) -> Normal | None:
@@ -93,27 +94,32 @@ def _match(match: MatchFields) -> Normal | None:
     return {name: value for name, value in members.items() if value} or None
 
 
+def limit_of_entry(entry: LimitEntry) -> Normal:
+    """The normal form of a limit in a file."""
+    return _normal_limit(limit_body(entry), entry.shares)
+
+
 def limit_of_record(record: LimitRecord) -> Normal:
     """The normal form of a limit as it is."""
-    members = record.model_dump(exclude={"shares"})
-    return normal_limit(LimitCreate.model_validate(members), record.shares)
+    return _normal_limit(LimitFields.model_validate(record.model_dump(exclude={"name", "shares"})), record.shares)
 
 
 def plan_body(entry: PlanEntry) -> PlanFields:
     """The body of a plan."""
-    return PlanFields(priority=entry.priority, limits=[limit_body(name, item) for name, item in entry.limits.items()])
+    limits = [LimitCreate(name=name, **limit_body(item).model_dump()) for name, item in entry.limits.items()]
+    return PlanFields(priority=entry.priority, limits=limits)
 
 
 def normal_plan(entry: PlanEntry) -> Normal:
     """The normal form of a plan in a file."""
-    limits = {name: normal_limit(limit_body(name, item), item.shares) for name, item in entry.limits.items()}
-    return _kept({"priority": entry.priority, "limits": limits}, {"priority": 0, "limits": {}})
+    limits = {name: limit_of_entry(limit) for name, limit in entry.limits.items()}
+    return _normal(PlanEntry, {"priority": entry.priority, "limits": limits})
 
 
 def plan_of_record(record: PlanRecord) -> Normal:
     """The normal form of a plan as it is."""
     limits = {limit.name: limit_of_record(limit) for limit in record.limits}
-    return _kept({"priority": record.priority, "limits": limits}, {"priority": 0, "limits": {}})
+    return _normal(PlanEntry, {"priority": record.priority, "limits": limits})
 
 
 def backend_body(entry: BackendEntry) -> BackendFields:
@@ -139,12 +145,10 @@ def normal_backend(backend: BackendFields | BackendView) -> Normal:
         given = backend.capacity
         window_s = stored_seconds(given.window_s)
         rate = format_rate(given.limit, window_s)
-        capacity = {"limit": rate or given.limit, "burst": given.burst}
-        if rate is None:
-            capacity["window_s"] = window_s
-        capacity = rate if rate is not None and given.burst is None else _kept(capacity, {})
+        members = {"limit": rate or given.limit, "burst": given.burst, "window_s": window_s if rate is None else None}
+        capacity = rate if rate is not None and given.burst is None else _normal(CapacityEntry, members)
     pulls = [pull.model_dump() for pull in backend.pulls]
-    return _kept({"capacity": capacity, "adaptive": backend.adaptive, "pulls": pulls}, {"pulls": []})
+    return _normal(BackendEntry, {"capacity": capacity, "adaptive": backend.adaptive, "pulls": pulls})
 
 
 def endpoint_body(entry: EndpointEntry) -> EndpointFields:
@@ -161,7 +165,7 @@ def normal_endpoint(endpoint: EndpointFields | EndpointView) -> Normal:
         "cost": endpoint.cost,
         "exempt": endpoint.exempt,
     }
-    return _kept(members, {"cost": 1, "exempt": False})
+    return _normal(EndpointEntry, members)
 
 
 def client_body(entry: ClientEntry) -> ClientFields:
@@ -195,4 +199,4 @@ def _normal_client(
             if one is not None
         },
     }
-    return _kept(members, {"status": "active", "attributes": {}, "overrides": {}})
+    return _normal(ClientEntry, members)
