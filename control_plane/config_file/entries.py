@@ -1,7 +1,8 @@
 """Between the file's entries and the bodies that the API takes, both ways. Pure; no queries.
 
 An entry in normal form is what an export writes: short, with no member that equals its default. Two entries mean the
-same if, and only if, their normal forms are equal.
+same if, and only if, their normal forms are equal. A limit has that form from its ``LimitEntry``, by way of the
+``LimitFields`` that the API takes, and from its ``LimitRecord`` in the audit log.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,7 +22,15 @@ from control_plane.config_file.schemas import (
     OverrideEntry,
     PlanEntry,
 )
-from control_plane.limits.schemas import LimitCreate, LimitFields, LimitRecord, MatchFields, PlanFields, PlanRecord
+from control_plane.limits.schemas import (
+    LimitCreate,
+    LimitFields,
+    LimitRecord,
+    MatchFields,
+    MatchView,
+    PlanFields,
+    PlanRecord,
+)
 from control_plane.limits.service import rule_fields, stored_seconds
 from control_plane.routes.schemas import BackendFields, BackendView, CapacityFields, EndpointFields, EndpointView
 from control_plane.web.fields import Body
@@ -53,7 +62,7 @@ def limit_body(entry: LimitEntry) -> LimitFields:
     return LimitFields(scope=entry.by, limit=limit, window_s=window_s, window=window, **alike)
 
 
-def _normal_limit(body: LimitFields, shares: Shares) -> Normal:
+def _normal_limit(body: LimitFields | LimitRecord, shares: Shares) -> Normal:
     fields = rule_fields(body)
     by_default = rule_fields(LimitFields(limit=0, window_s=body.window_s, window=body.window, mode=body.mode))
     # as they are stored: to the microsecond, and where the epoch is no anchor
@@ -85,7 +94,7 @@ def _normal_limit(body: LimitFields, shares: Shares) -> Normal:
     return _normal(LimitEntry, members)
 
 
-def _match(match: MatchFields) -> Normal | None:
+def _match(match: MatchFields | MatchView) -> Normal | None:
     members = {
         "endpoints": sorted(match.endpoints),
         "methods": sorted(match.methods),
@@ -101,7 +110,7 @@ def limit_of_entry(entry: LimitEntry) -> Normal:
 
 def limit_of_record(record: LimitRecord) -> Normal:
     """The normal form of a limit as it is."""
-    return _normal_limit(LimitFields.model_validate(record.model_dump(exclude={"name", "shares"})), record.shares)
+    return _normal_limit(record, record.shares)
 
 
 def plan_body(entry: PlanEntry) -> PlanFields:
