@@ -25,7 +25,7 @@ from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.usage_batches import FREE, batch, cell, now, ship, this_hour, totals
 from tests.reference.buckets import bucket
 from tests.reference.windows import fixed_window, sliding_window
-from tidegate.contract.limits import LimitRule
+from tidegate.contract.limits import Algorithm, LimitRule
 from tidegate.contract.usage import Place
 from tidegate.stack.postgres import PostgresServer
 from tidegate.top.readings import AdminReader
@@ -344,18 +344,19 @@ async def test_what_if_denies_what_a_node_would_have(
 @pytest.mark.parametrize(
     "asked", [dict.fromkeys(range(6), 120), {0: 240, 1: 60, 2: 120, 5: 240, 6: 240, 20: 30, 23: 720}]
 )
-@pytest.mark.parametrize(("limit", "window_s"), [(1, 60), (60, 3_600), (1_440, 86_400)])
+@pytest.mark.parametrize(("limit", "window_s"), [(1, 60), (60, 3_600), (1_440, 86_400), (0, 3_600)])
+@pytest.mark.parametrize(("algorithm", "burst"), [("token_bucket", 90), ("leaky_bucket", 0)])
 async def test_what_if_lets_a_bucket_spend_its_burst_once(
-    served: RunningControlPlane, limit: int, window_s: int, asked: dict[int, int]
+    served: RunningControlPlane, algorithm: Algorithm, burst: int, limit: int, window_s: int, asked: dict[int, int]
 ) -> None:
-    body = {"name": "tried", "limit": limit, "window_s": window_s, "algorithm": "token_bucket", "burst": 90}
+    body = {"name": "tried", "limit": limit, "window_s": window_s, "algorithm": algorithm, "burst": burst}
     (await served.admin.put("/v1/plans/free", json={})).raise_for_status()
     (await served.admin.put("/v1/plans/pro", json={"limits": [body]})).raise_for_status()
     (await served.admin.put("/v1/clients/acme", json={"plan": "free"})).raise_for_status()
     hours = {this_hour() - 30 + hour: units for hour, units in asked.items()}
     batches = (batch(number, cell(allowed=units), hour=hour) for number, (hour, units) in enumerate(hours.items(), 1))
     await ship(served, *batches)
-    rule = LimitRule(id=1, name="tried", algorithm="token_bucket", limit=limit, window_us=window_s * 10**6, burst=90)
+    rule = LimitRule(id=1, name="tried", algorithm=algorithm, limit=limit, window_us=window_s * 10**6, burst=burst)
     state, denied = None, 0
     for hour, units in hours.items():
         for number in range(1, units + 1):  # evenly over the hour
