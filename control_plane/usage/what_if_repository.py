@@ -70,16 +70,18 @@ class WhatIfQuery:
         rows = (await session.execute(self._statement, self._values)).all()
         if not rows:
             return Evaluation(0, 0, 0, 0, 0, (0,) * len(self.words), [])
-        requests, denied, least, most, clients, *each = rows[0][3:]
+        first = rows[0]
         return Evaluation(
-            requests=int(requests),
-            denied=int(denied),
-            least=int(least),
-            most=int(most),
-            clients=clients,
-            each=tuple(int(of_limit) for of_limit in each),
+            requests=int(first.all_requests),
+            denied=int(first.all_denied),
+            least=int(first.all_least),
+            most=int(first.all_most),
+            clients=first.clients,
+            each=tuple(int(of_limit) for of_limit in first.each),
             affected=[
-                WhatIfClient(client=row[0], requests=int(row[1]), would_deny=int(row[2])) for row in rows if row[2] > 0
+                WhatIfClient(client=row.client, requests=int(row.requests), would_deny=int(row.least))
+                for row in rows
+                if row.least > 0
             ],
         )
 
@@ -122,7 +124,11 @@ def _by_windows(number: int, window: str, capacity: float, words: str) -> _Part:
 
 
 def _by_bucket(number: int, refill: float, burst: int) -> _Part:
-    """A bucket, full at first, gets ``refill`` units in each hour; it goes on from hour to hour with what is left."""
+    """A bucket, full at first, gets ``refill`` units in each hour; it goes on from hour to hour with what is left.
+
+    In SQL ``i`` counts the hours in which the client asked, ``has`` is what the bucket can give in one, ``tokens`` what
+    is left after it, and ``lacked`` what was wanted beyond.
+    """
     asked = f"ORDER BY hour) FILTER (WHERE units{number} > 0)"
     select = f"""
         SELECT client, {number} AS n, (
@@ -173,8 +179,9 @@ def _statement(selects: Sequence[str]) -> str:
         ), evaluated AS ({evaluated}), together AS (
             SELECT client, max(would_deny) AS least, sum(would_deny) AS most, {each} FROM evaluated GROUP BY client
         )
-        SELECT client, requests, least, sum(requests) OVER (), sum(denied) OVER (), sum(least) OVER (),
-               sum(LEAST(most, requests)) OVER (), count(*) FILTER (WHERE least > 0) OVER (), {sums}
+        SELECT client, requests, least, sum(requests) OVER () AS all_requests, sum(denied) OVER () AS all_denied,
+               sum(least) OVER () AS all_least, sum(LEAST(most, requests)) OVER () AS all_most,
+               count(*) FILTER (WHERE least > 0) OVER () AS clients, ARRAY[{sums}] AS each
         FROM asked JOIN together USING (client) ORDER BY least DESC, client LIMIT {MOST_AFFECTED}
     """  # noqa: S608  numbers and names of this file
 
