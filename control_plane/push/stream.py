@@ -181,7 +181,8 @@ class HeadWatcher:
             found = await views(session)
         if found != self.views:
             self.views = found
-            self._learned[found.head.revision] = self._learned[found.stable.revision] = time.monotonic()
+            for head in (found.stable, found.head):
+                self._learned.setdefault(head.revision, time.monotonic())
             while len(self._learned) > KEPT_REVISIONS:
                 self._learned.popitem(last=False)
             self.moved.fire()
