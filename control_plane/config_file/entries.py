@@ -1,7 +1,8 @@
 """Between the file's entries and the bodies that the API takes, both ways. Pure; no queries.
 
 An entry in normal form is what an export writes: short, with no member that equals its default. Two entries mean the
-same if, and only if, their normal forms are equal.
+same if, and only if, their normal forms are equal. A limit has that form from its ``LimitEntry``, by way of the
+``LimitFields`` that the API takes, and from its ``LimitRecord`` in the audit log.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,11 +17,20 @@ from control_plane.config_file.schemas import (
     CapacityEntry,
     ClientEntry,
     EndpointEntry,
+    Entry,
     LimitEntry,
     OverrideEntry,
     PlanEntry,
 )
-from control_plane.limits.schemas import LimitCreate, LimitFields, LimitRecord, MatchFields, PlanFields, PlanRecord
+from control_plane.limits.schemas import (
+    LimitCreate,
+    LimitFields,
+    LimitRecord,
+    MatchFields,
+    MatchView,
+    PlanFields,
+    PlanRecord,
+)
 from control_plane.limits.service import rule_fields, stored_seconds
 from control_plane.routes.schemas import BackendFields, BackendView, CapacityFields, EndpointFields, EndpointView
 from control_plane.web.fields import Body
@@ -36,22 +46,23 @@ def plain(fields: type[Body], members: BaseModel, always: Collection[str] = ()) 
     return {name: value for name, value in written.items() if name in always or value != defaults.get(name)}
 
 
-def _kept(members: Mapping[str, Any], defaults: Mapping[str, Any]) -> Normal:
-    return {name: value for name, value in members.items() if value != defaults.get(name)}
+def _normal(kind: type[Entry], members: Mapping[str, Any]) -> Normal:
+    """``members`` of an entry of this kind, without those that equal their default."""
+    fields = kind.model_fields
+    return {name: value for name, value in members.items() if value is not None and value != fields[name].default}
 
 
-def limit_body(name: str, entry: LimitEntry) -> LimitCreate:
+def limit_body(entry: LimitEntry) -> LimitFields:
     """The body of a limit; its shares are written apart."""
     limit, window_s, window = entry.limit, entry.window_s, entry.window
     if isinstance(limit, str):
         rate = parse_rate(limit)
         limit, window_s, window = rate.limit, rate.window_s, "month" if rate.window_s is None else None
     alike = entry.model_dump(exclude={"by", "limit", "window_s", "window", "shares"})
-    return LimitCreate(name=name, scope=entry.by, limit=limit, window_s=window_s, window=window, **alike)
+    return LimitFields(scope=entry.by, limit=limit, window_s=window_s, window=window, **alike)
 
 
-def normal_limit(body: LimitFields, shares: Shares) -> Normal:
-    """The normal form of a limit."""
+def _normal_limit(body: LimitFields | LimitRecord, shares: Shares) -> Normal:
     fields = rule_fields(body)
     by_default = rule_fields(LimitFields(limit=0, window_s=body.window_s, window=body.window, mode=body.mode))
     # as they are stored: to the microsecond, and where the epoch is no anchor
@@ -60,11 +71,11 @@ def normal_limit(body: LimitFields, shares: Shares) -> Normal:
     rate = None
     if anchor is None and body.window in {None, "month"}:
         rate = format_rate(body.limit, window_s)
-    members: Normal = {"limit": rate or body.limit}
-    if rate is None:
-        members |= {"window_s": window_s, "window": body.window}
-        members["anchor"] = None if anchor is None else anchor.isoformat().replace("+00:00", "Z")
-    members |= {
+    members = {
+        "limit": rate or body.limit,
+        "window_s": None if rate else window_s,
+        "window": None if rate else body.window,
+        "anchor": None if anchor is None else anchor.isoformat().replace("+00:00", "Z"),
         "by": body.scope,
         "algorithm": None if fields["algorithm"] == by_default["algorithm"] else fields["algorithm"],
         "burst": body.burst,
@@ -80,11 +91,10 @@ def normal_limit(body: LimitFields, shares: Shares) -> Normal:
         "headline": body.headline,
         "visible": body.visible,
     }
-    defaults = {"by": "client", "mode": "shared", "shadow": False, "priority": 0}
-    return _kept(members, {**defaults, "headline": False})
+    return _normal(LimitEntry, members)
 
 
-def _match(match: MatchFields) -> Normal | None:
+def _match(match: MatchFields | MatchView) -> Normal | None:
     members = {
         "endpoints": sorted(match.endpoints),
         "methods": sorted(match.methods),
@@ -93,27 +103,32 @@ def _match(match: MatchFields) -> Normal | None:
     return {name: value for name, value in members.items() if value} or None
 
 
+def limit_of_entry(entry: LimitEntry) -> Normal:
+    """The normal form of a limit in a file."""
+    return _normal_limit(limit_body(entry), entry.shares)
+
+
 def limit_of_record(record: LimitRecord) -> Normal:
     """The normal form of a limit as it is."""
-    members = record.model_dump(exclude={"shares"})
-    return normal_limit(LimitCreate.model_validate(members), record.shares)
+    return _normal_limit(record, record.shares)
 
 
 def plan_body(entry: PlanEntry) -> PlanFields:
     """The body of a plan."""
-    return PlanFields(priority=entry.priority, limits=[limit_body(name, item) for name, item in entry.limits.items()])
+    limits = [LimitCreate(name=name, **limit_body(item).model_dump()) for name, item in entry.limits.items()]
+    return PlanFields(priority=entry.priority, limits=limits)
 
 
 def normal_plan(entry: PlanEntry) -> Normal:
     """The normal form of a plan in a file."""
-    limits = {name: normal_limit(limit_body(name, item), item.shares) for name, item in entry.limits.items()}
-    return _kept({"priority": entry.priority, "limits": limits}, {"priority": 0, "limits": {}})
+    limits = {name: limit_of_entry(limit) for name, limit in entry.limits.items()}
+    return _normal(PlanEntry, {"priority": entry.priority, "limits": limits})
 
 
 def plan_of_record(record: PlanRecord) -> Normal:
     """The normal form of a plan as it is."""
     limits = {limit.name: limit_of_record(limit) for limit in record.limits}
-    return _kept({"priority": record.priority, "limits": limits}, {"priority": 0, "limits": {}})
+    return _normal(PlanEntry, {"priority": record.priority, "limits": limits})
 
 
 def backend_body(entry: BackendEntry) -> BackendFields:
@@ -139,12 +154,10 @@ def normal_backend(backend: BackendFields | BackendView) -> Normal:
         given = backend.capacity
         window_s = stored_seconds(given.window_s)
         rate = format_rate(given.limit, window_s)
-        capacity = {"limit": rate or given.limit, "burst": given.burst}
-        if rate is None:
-            capacity["window_s"] = window_s
-        capacity = rate if rate is not None and given.burst is None else _kept(capacity, {})
+        members = {"limit": rate or given.limit, "burst": given.burst, "window_s": window_s if rate is None else None}
+        capacity = rate if rate is not None and given.burst is None else _normal(CapacityEntry, members)
     pulls = [pull.model_dump() for pull in backend.pulls]
-    return _kept({"capacity": capacity, "adaptive": backend.adaptive, "pulls": pulls}, {"pulls": []})
+    return _normal(BackendEntry, {"capacity": capacity, "adaptive": backend.adaptive, "pulls": pulls})
 
 
 def endpoint_body(entry: EndpointEntry) -> EndpointFields:
@@ -161,7 +174,7 @@ def normal_endpoint(endpoint: EndpointFields | EndpointView) -> Normal:
         "cost": endpoint.cost,
         "exempt": endpoint.exempt,
     }
-    return _kept(members, {"cost": 1, "exempt": False})
+    return _normal(EndpointEntry, members)
 
 
 def client_body(entry: ClientEntry) -> ClientFields:
@@ -195,4 +208,4 @@ def _normal_client(
             if one is not None
         },
     }
-    return _kept(members, {"status": "active", "attributes": {}, "overrides": {}})
+    return _normal(ClientEntry, members)

@@ -89,8 +89,8 @@ class Section(NamedTuple):
     name: str
     resource: Resource[Any, Any, Any]
     router: APIRouter
-    body: Callable[[str, Entry], Body]
-    normal: Callable[[str, Entry], Normal]
+    body: Callable[[Entry], Body]
+    normal: Callable[[Entry], Normal]
     record: type[BaseModel]
     """What the audit log keeps of the resource."""
     of_record: Callable[[Any], Normal]
@@ -123,7 +123,7 @@ def plain(
     def normal(members: BaseModel) -> Normal:
         return entries.plain(fields, members, always)
 
-    return Section(name, resource, router, lambda _, entry: entry, lambda _, entry: normal(entry), view, normal)
+    return Section(name, resource, router, lambda entry: entry, normal, view, normal)
 
 
 def _keeping_auto_in_plan(wanted: Normal, current: Normal | None) -> Normal:
@@ -165,42 +165,42 @@ SECTIONS: tuple[Section, ...] = (
         "backends",
         Backends(),
         routes_router,
-        lambda _, entry: entries.backend_body(entry),
-        lambda _, entry: entries.normal_backend(entries.backend_body(entry)),
-        BackendView,
-        entries.normal_backend,
+        body=entries.backend_body,
+        normal=lambda entry: entries.normal_backend(entries.backend_body(entry)),
+        record=BackendView,
+        of_record=entries.normal_backend,
     ),
     Section(
         "endpoints",
         Endpoints(),
         routes_router,
-        lambda _, entry: entries.endpoint_body(entry),
-        lambda _, entry: entries.normal_endpoint(entries.endpoint_body(entry)),
-        EndpointView,
-        entries.normal_endpoint,
+        body=entries.endpoint_body,
+        normal=lambda entry: entries.normal_endpoint(entries.endpoint_body(entry)),
+        record=EndpointView,
+        of_record=entries.normal_endpoint,
         before_all=forget_shapes,
     ),
     Section(
         "plans",
         Plans(),
         plans_router,
-        lambda _, entry: entries.plan_body(entry),
-        lambda _, entry: entries.normal_plan(entry),
-        PlanRecord,
-        entries.plan_of_record,
-        _shares_of_plan,
-        _keeping_auto_in_plan,
+        body=entries.plan_body,
+        normal=entries.normal_plan,
+        record=PlanRecord,
+        of_record=entries.plan_of_record,
+        afterwards=_shares_of_plan,
+        keeping=_keeping_auto_in_plan,
     ),
     Section(
         "limits",
         OutsideLimits(),
         limits_router,
-        entries.limit_body,
-        lambda name, entry: entries.normal_limit(entries.limit_body(name, entry), entry.shares),
-        LimitRecord,
-        entries.limit_of_record,
-        _shares_of_limit,
-        keeping_auto,
+        body=entries.limit_body,
+        normal=entries.limit_of_entry,
+        record=LimitRecord,
+        of_record=entries.limit_of_record,
+        afterwards=_shares_of_limit,
+        keeping=keeping_auto,
         goes_first=True,
     ),
 )

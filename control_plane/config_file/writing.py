@@ -35,7 +35,7 @@ async def plan_of(write: ConfigWrite, file: ConfigFile, *, prunes_clients: bool)
         normal = {}
         for name, entry in wanted.items():
             with within(f"{section.name}.{name}"):
-                normal[name] = section.keeping(section.normal(name, entry), current.get(name))
+                normal[name] = section.keeping(section.normal(entry), current.get(name))
         found += differences(section.name, current, normal, deletes=True)
     if file.clients is not None:
         found += await _client_differences(write, file.clients, prunes=prunes_clients)
@@ -85,8 +85,7 @@ async def apply(
             entry = getattr(file, section.name)[change.name]
             limits = list(entry.limits) if section.name == "plans" else []
             with within(f"{section.name}.{change.name}", limits):
-                body = section.body(change.name, entry)
-                await section.resource.replace(write, change.name, body, Preconditions())
+                await section.resource.replace(write, change.name, section.body(entry), Preconditions())
                 await write.session.flush()
             if section.afterwards is not None:
                 with within(f"{section.name}.{change.name}"):

@@ -114,8 +114,8 @@ def stored_seconds(window_s: float) -> float:
     return microseconds(window_s) / 1_000_000
 
 
-def rule_fields(body: LimitFields) -> dict[str, Any]:
-    """The members of a rule that a body decides, with defaults filled in."""
+def rule_fields(body: LimitFields | LimitView) -> dict[str, Any]:
+    """The members of a rule that a limit decides, with defaults filled in."""
     algorithm = body.algorithm or ("fixed_window" if body.window is not None else "sliding_window")
     return {
         "scope": body.scope,

@@ -66,8 +66,6 @@ class ConfigWrite:
         self.session = session
         self.head = head
         self.immediate = immediate
-        self.staged = head.rollout is not None
-        """Whether a roll-out is under way or begins with this write."""
         self._place = place
         self.revision = head.revision
         self.next_revision = head.revision + 1
@@ -80,9 +78,14 @@ class ConfigWrite:
         self._wanted: dict[DocumentKey, str | None] = {}
         self._before: dict[DocumentKey, str | None] = {}
 
+    @property
+    def staged(self) -> bool:
+        """Whether a roll-out is under way."""
+        return self.head.rollout is not None
+
     @functools.cached_property
     def placement(self) -> "CanaryPlacement":
-        """Which nodes get this write's revision first. Made where it is ``staged``."""
+        """Which nodes get this write's revision first."""
         return self._place(self.session, self.head, immediate=self.immediate)
 
     @property
@@ -156,10 +159,9 @@ async def _make_revision(write: ConfigWrite, signer: Signer, changes: Sequence[C
     if changes:
         await _store(write, changes)
     digest = root_digest(await repository.bucket_digests(session))
-    if not (write.staged or write.immediate) and any(change.key.kind in STAGED_KINDS for change in changes):
-        write.staged = await repository.goes_by_steps(session)
+    tried_first = not write.immediate and any(change.key.kind in STAGED_KINDS for change in changes)
     stable_digest = None
-    if write.staged:
+    if write.staged or (tried_first and await repository.goes_by_steps(session)):
         stable_digest = await write.placement.place(changes, repository.Head(write.revision, digest))
     head.revision, head.digest = write.revision, digest
     session.add(

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, cast
 
 import asyncpg
 import msgspec
@@ -36,7 +36,6 @@ KEPT_REVISIONS = 64
 KEPT_DELTAS = 64
 KEPT_SNAPSHOTS = 2
 MAX_FRAME_BYTES = 256 * 1024
-Key = TypeVar("Key")
 InForce = Callable[[AsyncSession], Awaitable[set[str]]]
 """Returns the hashes of the credentials in force."""
 _log = structlog.stdlib.get_logger("tidegate.stream")
@@ -182,7 +181,8 @@ class HeadWatcher:
             found = await views(session)
         if found != self.views:
             self.views = found
-            self._learned[found.head.revision] = self._learned[found.stable.revision] = time.monotonic()
+            for head in (found.stable, found.head):
+                self._learned.setdefault(head.revision, time.monotonic())
             while len(self._learned) > KEPT_REVISIONS:
                 self._learned.popitem(last=False)
             self.moved.fire()
@@ -193,6 +193,11 @@ class Frames(NamedTuple):
 
     head: Head
     lines: tuple[bytes, ...]
+
+
+FramesKey = tuple[int | None, Head, int | None]
+"""Base (``None``: a snapshot), head, and ``Views.rollout_for``."""
+KeptFrames = OrderedDict[FramesKey, asyncio.Task[Frames]]
 
 
 class Update(NamedTuple):
@@ -358,8 +363,7 @@ class FrameSource:
         self._database = database
         self._signer = signer
         self._metrics = metrics
-        self._deltas: OrderedDict[tuple[int, Head, int | None], asyncio.Task[Frames]] = OrderedDict()
-        self._snapshots: OrderedDict[tuple[Head, int | None], asyncio.Task[Frames]] = OrderedDict()
+        self._deltas, self._snapshots = KeptFrames(), KeptFrames()
 
     async def update(self, views: Views, hello: Hello, has: Head, *, known: bool = True) -> Update | None:
         """What brings a node from ``has`` to what it should have: a snapshot if ``has`` is not ``known``.
@@ -379,19 +383,19 @@ class FrameSource:
 
         Raises ``UnavailableError`` where another roll-out has begun: such nodes may be outside its stage.
         """
-        task = self._snapshots.get((head, rollout))
-        if task is None or _failed(task):
-            task = self._snapshots[head, rollout] = asyncio.create_task(self._read(None, rollout))
-            _trim(self._snapshots, KEPT_SNAPSHOTS)
-        return await asyncio.shield(task)
+        return await self._shared(self._snapshots, KEPT_SNAPSHOTS, (None, head, rollout))
 
     async def delta(self, base: int, head: Head, rollout: int | None) -> Frames:
         """A delta from ``base`` to ``head`` or newer, as ``snapshot``; a snapshot if ``base`` is too old."""
-        key = (base, head, rollout)
-        task = self._deltas.get(key)
+        return await self._shared(self._deltas, KEPT_DELTAS, (base, head, rollout))
+
+    async def _shared(self, kept: KeptFrames, most: int, key: FramesKey) -> Frames:
+        task = kept.get(key)
         if task is None or _failed(task):
-            task = self._deltas[key] = asyncio.create_task(self._read(base, rollout))
-            _trim(self._deltas, KEPT_DELTAS)
+            base, _, rollout = key
+            task = kept[key] = asyncio.create_task(self._read(base, rollout))
+            while len(kept) > most:
+                kept.popitem(last=False)
         return await asyncio.shield(task)
 
     async def _read(self, base: int | None, rollout: int | None) -> Frames:
@@ -450,11 +454,6 @@ def document_lines(changes: Iterable[Change]) -> list[bytes]:
 
 def _failed(task: asyncio.Task[Frames]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
-
-
-def _trim(kept: OrderedDict[Key, asyncio.Task[Frames]], most: int) -> None:
-    while len(kept) > most:
-        kept.popitem(last=False)
 
 
 def encode_line(message: StreamMessage) -> bytes:

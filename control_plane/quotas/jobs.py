@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
 
 import structlog
 from sqlalchemy import func
@@ -21,10 +20,10 @@ from control_plane.quotas import repository
 from control_plane.quotas.models import THE_LIMIT, QuotaMove
 from control_plane.quotas.rebalancing import Balance, Balancing, balance
 from control_plane.quotas.repository import ShareOwner
-from control_plane.quotas.scheduling import ack_status, keep_schedule, schedule_of
+from control_plane.quotas.scheduling import AckStatus, ack_status, keep_schedule, schedule_of
 from control_plane.quotas.schemas import SharesRecord
 from control_plane.quotas.service import publish_limit
-from control_plane.quotas.share_schedule import Situation, acknowledged, cut_again, limit_units, raise_at_us
+from control_plane.quotas.share_schedule import acknowledged, cut_again, limit_units, raise_at_us
 from control_plane.regions import repository as regions
 from tidegate.contract.calendar import SKEW_US, next_start_us
 from tidegate.contract.limits import LimitRule, ShareStep
@@ -59,7 +58,7 @@ class AdvanceJob:
         async with self._database.read() as session:
             waiting = await repository.waiting(session)
             self._settled_at = None if waiting else (await head(session)).revision
-            ready = [ShareOwner(move.rule_id, move.whose) for move in waiting if await self._can_go_on(session, move)]
+            ready = [ShareOwner(move.rule_id, move.whose) for move in waiting if await self._ready(session, move)]
         for rule_id, those in itertools.groupby(ready, lambda one: one.rule_id):
             try:
                 async with self._writer.begin(AUTHOR, None) as write:
@@ -68,21 +67,18 @@ class AdvanceJob:
                 _log.warning("a quota must wait", rule_id=rule_id, reason=str(error))
         return f"{len(ready)} moves went on." if ready else "No move can go on."
 
-    async def _can_go_on(self, session: AsyncSession, move: QuotaMove) -> bool:
-        found = await ack_status(session, move, self._heartbeat_s)
-        if found is None:
-            return False
-        rule, _, seen = found
-        return self._is_ready(rule, move, seen, await present(session))
-
-    def _is_ready(self, rule: LimitRule, move: QuotaMove, seen: Situation, now: datetime) -> bool:
+    async def _ready(self, session: AsyncSession, move: QuotaMove) -> AckStatus | None:
+        """The status of a move that can go on now; ``None`` if it must wait, or its limit is gone."""
+        status = await ack_status(session, move, self._heartbeat_s)
+        if status is None:
+            return None
+        rule, _, seen = status
         if seen.waiting_for:
-            return self._must_cut_again(move, seen, now)
-        return rule.mode == "strict" or move.raise_at_us is None or self._now_us() >= move.raise_at_us
-
-    def _must_cut_again(self, move: QuotaMove, seen: Situation, now: datetime) -> bool:
-        age_s = (now - move.cut_at).total_seconds()
-        return len(seen.unconfirmed) == len(seen.waiting_for) and age_s > CUT_AGAIN_S
+            cut_s = (await present(session) - move.cut_at).total_seconds()
+            ready = len(seen.unconfirmed) == len(seen.waiting_for) and cut_s > CUT_AGAIN_S
+        else:
+            ready = rule.mode == "strict" or move.raise_at_us is None or self._now_us() >= move.raise_at_us
+        return status if ready else None
 
     async def _go_on_together(self, write: ConfigWrite, rule_id: int, whose: Sequence[str]) -> None:
         """All that can go on of one limit: they were cut for one reason, and waited for the same nodes."""
@@ -99,11 +95,11 @@ class AdvanceJob:
 
     async def _go_on(self, write: ConfigWrite, move: QuotaMove) -> bool:
         """Take one move as far as it can go; returns whether nodes must get it."""
-        found = await ack_status(write.session, move, self._heartbeat_s)
         # looked at again: while this write waited for its turn another one may have made a new cut
-        if found is None or not self._is_ready(found[0], move, found[2], await present(write.session)):
+        status = await self._ready(write.session, move)
+        if status is None:
             return False
-        rule, schedule, seen = found
+        rule, schedule, seen = status
         now_us = self._now_us()
         if seen.unconfirmed:
             keep_schedule(move, cut_again(schedule, now_us))

@@ -157,10 +157,16 @@ def schedule_of(move: QuotaMove) -> Schedule:
     return msgspec.convert(move.schedule, Schedule)
 
 
-async def ack_status(
-    session: AsyncSession, move: QuotaMove, heartbeat_s: float
-) -> tuple[LimitRule, Schedule, Situation] | None:
-    """A move's rule, its schedule, and the nodes whose ACK of the cut is missing; ``None`` if the limit is gone."""
+class AckStatus(NamedTuple):
+    """A move's rule, its schedule, and the nodes whose ACK of the cut is missing."""
+
+    rule: LimitRule
+    schedule: Schedule
+    situation: Situation
+
+
+async def ack_status(session: AsyncSession, move: QuotaMove, heartbeat_s: float) -> AckStatus | None:
+    """Where a move stands; ``None`` if the limit is gone."""
     row = await repository.limit_of(session, move.rule_id)
     if row is None:
         return None
@@ -168,7 +174,8 @@ async def ack_status(
     rule, schedule = to_rule(row, names), schedule_of(move)
     connected = await nodes.connected(session, heartbeat_s)
     effects = await nodes.effects(session, move.rule_id, move.cut_revision)
-    return rule, schedule, situation(rule, schedule, move.cut_revision, move.freed, names, connected, effects)
+    seen = situation(rule, schedule, move.cut_revision, move.freed, names, connected, effects)
+    return AckStatus(rule, schedule, seen)
 
 
 def keep_schedule(move: QuotaMove, schedule: Schedule) -> None:

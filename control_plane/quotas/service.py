@@ -170,8 +170,8 @@ def _view(row: LimitRow, regions: Sequence[str]) -> QuotaView:
 
 async def move_view(session: AsyncSession, move: QuotaMove, heartbeat_s: float) -> MoveView:
     """Where a move that waits stands."""
-    found = await ack_status(session, move, heartbeat_s)
-    waiting_for = [] if found is None else found[2].waiting_for
+    status = await ack_status(session, move, heartbeat_s)
+    waiting_for = [] if status is None else status.situation.waiting_for
     return MoveView(
         since=move.cut_at,
         cut_revision=move.cut_revision,

@@ -5,6 +5,7 @@ one does. The simulator of regions (``tools/simulate``) moves shares by these fu
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -271,7 +272,7 @@ def needed(rule: LimitRule, steps: Steps, now_us: int) -> Steps:
     old = (number for number, step in enumerate(steps) if step.from_us <= old_us and not _is_cut(rule, step))
     first = max(old, default=0)
     kept = [msgspec.structs.replace(steps[first], from_us=0)]
-    for step, next_step in _with_next(steps[first + 1 :]):
+    for step, next_step in zip_longest(steps[first + 1 :], steps[first + 2 :]):
         if next_step is None or next_start_us(rule, step.from_us - 1) <= next_step.from_us:
             kept.append(step)
     return tuple(kept)
@@ -309,11 +310,6 @@ def _most(steps: Steps, most: Mapping[str, int]) -> dict[str, int]:
 def _ahead(steps: Steps, now_us: int) -> Steps:
     """The step in force and those to come: a raise that has not begun is no share that may be kept."""
     return steps[max((number for number, step in enumerate(steps) if step.from_us <= now_us), default=0) :]
-
-
-def _with_next(steps: Sequence[ShareStep]) -> list[tuple[ShareStep, ShareStep | None]]:
-    later: list[ShareStep | None] = [*steps[1:], None]
-    return list(zip(steps, later[: len(steps)], strict=True))
 
 
 def _given(step: ShareStep) -> dict[str, int]:

@@ -15,7 +15,7 @@ from control_plane.usage.repository import complete_until
 from control_plane.usage.schemas import SkippedLimit, WhatIfLimit, WhatIfOfLimit, WhatIfView
 from control_plane.usage.what_if_repository import CandidateLimit, WhatIfQuery
 from tidegate.contract.calendar import calendar_anchor_us
-from tidegate.contract.limits import BUCKET_ALGORITHMS, MONDAY_US, LimitRule
+from tidegate.contract.limits import BUCKET_ALGORITHMS, MONDAY_US, LimitRule, capacity
 
 _TOGETHER = (
     "Estimates of several limits from hourly sums, each as `limits` says. A request that two of them deny is denied "
@@ -54,7 +54,7 @@ def _untriable(rule: LimitRule) -> str | None:
 
 def _tried(rule: LimitRule) -> CandidateLimit:
     window_s = None if rule.window_us is None else rule.window_us / 1_000_000
-    burst = (rule.burst or rule.limit) if rule.algorithm in BUCKET_ALGORITHMS else 0
+    burst = capacity(rule) if rule.limit and rule.algorithm in BUCKET_ALGORITHMS else 0  # of 0 a node denies all
     anchor_us = 0 if rule.calendar is None else calendar_anchor_us(rule) - (MONDAY_US if rule.calendar == "week" else 0)
     return CandidateLimit(rule.name, rule.limit, burst, window_s, rule.calendar, tuple(rule.match.endpoints), anchor_us)
 

@@ -182,7 +182,7 @@ async def test_a_cut_that_no_node_spoke_of_is_made_again(
             return super().now(tz) - timedelta(hours=2)
 
     monkeypatch.setattr(mover, "CUT_AGAIN_S", 0.5)
-    monkeypatch.setattr(mover, "datetime", Behind)
+    monkeypatch.setattr(mover, "datetime", Behind, raising=False)
     async with two_regions(make_settings(), STRICT) as served:
         # it applied the cut, and died before it could say from when on it holds
         eu = served.node("eu-1", "eu", effective=lambda _: {})

@@ -23,8 +23,9 @@ from control_plane.usage.what_if_repository import CandidateLimit
 from testing.control_plane import RunningControlPlane
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.usage_batches import FREE, batch, cell, now, ship, this_hour, totals
+from tests.reference.buckets import bucket
 from tests.reference.windows import fixed_window, sliding_window
-from tidegate.contract.limits import LimitRule
+from tidegate.contract.limits import Algorithm, LimitRule
 from tidegate.contract.usage import Place
 from tidegate.stack.postgres import PostgresServer
 from tidegate.top.readings import AdminReader
@@ -285,7 +286,7 @@ async def test_estimates_what_a_limit_would_have_denied(served: RunningControlPl
     of_plan = (await served.admin.post("/v1/plans/free/what-if", json={"plan": "pro", "days": 3})).json()
     assert (of_plan["requests"], of_plan["would_deny"], of_plan["would_deny_at_most"]) == (780, 450, 750)
     assert [(one["limit"], one["would_deny"]) for one in of_plan["limits"]] == [
-        ("hourly", 450), ("rate", 300), ("daily", 0),
+        ("hourly", 450), ("rate", 400), ("daily", 0),
     ]  # fmt: skip
     assert [one["limit"] for one in of_plan["skipped"]] == ["per-ip", "tried"]
     two = [{"limit": 100, "window": "hour"}, {"limit": 1000, "window_s": 3600, "endpoints": ["get-user"]}]
@@ -338,6 +339,33 @@ async def test_what_if_denies_what_a_node_would_have(
             state = verdict.on_consumed.state if verdict.on_consumed else state
     answer = await served.admin.post("/v1/plans/free/what-if", json={"plan": "pro", "days": 3})
     assert answer.raise_for_status().json()["would_deny"] == denied
+
+
+@pytest.mark.parametrize(
+    "asked", [dict.fromkeys(range(6), 120), {0: 240, 1: 60, 2: 120, 5: 240, 6: 240, 20: 30, 23: 720}]
+)
+@pytest.mark.parametrize(("limit", "window_s"), [(1, 60), (60, 3_600), (1_440, 86_400), (0, 3_600)])
+@pytest.mark.parametrize(("algorithm", "burst"), [("token_bucket", 90), ("leaky_bucket", 0)])
+async def test_what_if_lets_a_bucket_spend_its_burst_once(
+    served: RunningControlPlane, algorithm: Algorithm, burst: int, limit: int, window_s: int, asked: dict[int, int]
+) -> None:
+    body = {"name": "tried", "limit": limit, "window_s": window_s, "algorithm": algorithm, "burst": burst}
+    (await served.admin.put("/v1/plans/free", json={})).raise_for_status()
+    (await served.admin.put("/v1/plans/pro", json={"limits": [body]})).raise_for_status()
+    (await served.admin.put("/v1/clients/acme", json={"plan": "free"})).raise_for_status()
+    hours = {this_hour() - 30 + hour: units for hour, units in asked.items()}
+    batches = (batch(number, cell(allowed=units), hour=hour) for number, (hour, units) in enumerate(hours.items(), 1))
+    await ship(served, *batches)
+    rule = LimitRule(id=1, name="tried", algorithm=algorithm, limit=limit, window_us=window_s * 10**6, burst=burst)
+    state, denied = None, 0
+    for hour, units in hours.items():
+        for number in range(1, units + 1):  # evenly over the hour
+            verdict = bucket(rule, state, 1, hour * 3_600_000_000 + number * 3_600_000_000 // units)
+            denied += not verdict.consumed.allowed
+            state = verdict.on_consumed.state if verdict.on_consumed else state
+    answer = await served.admin.post("/v1/plans/free/what-if", json={"plan": "pro", "days": 3})
+    # a lower bound: a full bucket takes nothing before the hour's first request
+    assert 0 <= denied - answer.raise_for_status().json()["would_deny"] < len(hours)
 
 
 async def test_many_clients_are_judged_by_one_statement_and_what_takes_too_long_is_refused_in_so_many_words(
