@@ -7,7 +7,6 @@ What they admit is a debt to the store until it is settled.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-import msgspec
 import structlog
 
 from data_plane.config.limit_resolution import ResolvedLimit
@@ -17,7 +16,7 @@ from data_plane.decide.debts import Debts, LocalLimit
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.packing import FIGURES, MOST_LIMITS, UNKNOWN, encode_check, encode_rule
 from data_plane.store.script_host import ScriptError
-from tidegate.contract.limits import BUCKET_ALGORITHMS, LimitRule, capacity
+from tidegate.contract.limits import LimitRule, capacity, part_of
 
 log = structlog.get_logger()
 
@@ -168,11 +167,7 @@ def node_part(rule: LimitRule, nodes: int) -> LimitRule:
     """The rule with this node's part of its limit; at least 1, so that a small limit still admits someone."""
     if nodes == 1 or rule.limit == 0:
         return rule
-    burst = None
-    if rule.algorithm in BUCKET_ALGORITHMS:
-        # of a leaky bucket's capacity one is served while the others wait
-        burst = max(1, capacity(rule) // nodes) - (rule.algorithm == "leaky_bucket")
-    return msgspec.structs.replace(rule, limit=max(1, rule.limit // nodes), burst=burst)
+    return part_of(rule, max(1, rule.limit // nodes), max(1, capacity(rule) // nodes))
 
 
 def _local_set(limit_set: LimitSet, nodes: int) -> _LocalSet:
