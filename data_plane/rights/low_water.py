@@ -12,6 +12,7 @@ from typing import NamedTuple
 import structlog
 
 from data_plane.store.ports import Clock, RegionStore, StoreUnavailableError
+from data_plane.store.redis.client import BLOCK_S
 
 log = structlog.get_logger()
 
@@ -25,7 +26,6 @@ REPORT_AGAIN_US = 50_000
 BACK_OFF_US = 100_000
 """For how long an agent ignores a counter for which no peer can be asked."""
 GATHER_S = 0.002
-BLOCK_S = 0.5
 _COST = struct.Struct("<q")
 
 
