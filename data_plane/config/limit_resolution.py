@@ -51,7 +51,11 @@ class RegionFacts(NamedTuple):
 
 
 class ResolvedLimit:
-    """One limit as it applies to requests on a route."""
+    """One limit as it applies to requests on a route, packed in one of four ways.
+
+    With rights that move between regions, with those of a part that cannot move, with counts that other regions get, or
+    as this region's alone.
+    """
 
     __slots__ = (
         "alone",
