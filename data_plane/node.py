@@ -69,7 +69,7 @@ class Node:
         )
         host = ScriptHost()
         fallback = StoreFallback(
-            LocalCounters(host, MAX_LOCAL_KEYS), LocalCounters(host, MAX_LOCAL_KEYS), self._membership,
+            LocalCounters(host, MAX_LOCAL_KEYS), LocalCounters(host, MAX_LOCAL_KEYS), self._membership.live_nodes,
             asyncio.get_running_loop().call_soon, clock.now_us,
         )  # fmt: skip
         self.settlement = Settlement(fallback.debts, self.store, clock, self._index_in_force, secrets.token_bytes)

@@ -21,6 +21,7 @@ from tidegate.contract.limits import (
     exact_rate,
     is_visible,
     nominal_window_us,
+    part_of,
     violations,
 )
 
@@ -50,7 +51,11 @@ class RegionFacts(NamedTuple):
 
 
 class ResolvedLimit:
-    """One limit as it applies to requests on a route."""
+    """One limit as it applies to requests on a route, packed in one of four ways.
+
+    With rights that move between regions, with those of a part that cannot move, with counts that other regions get, or
+    as this region's alone.
+    """
 
     __slots__ = (
         "alone",
@@ -112,11 +117,7 @@ def in_region(rule: LimitRule, region: str, at_us: int = 0) -> LimitRule:
     for step in rule.steps[last:-1]:
         units = step.shares.get(region, 0)
         quota = min(quota, units * rule.limit // max(1, capacity(rule)) if is_bucket else units)
-    burst = rule.burst
-    if is_bucket and rule.limit:
-        # of a leaky bucket's capacity one is served while the others wait
-        burst = max(0, capacity(rule) * quota // rule.limit - (rule.algorithm == "leaky_bucket"))
-    return msgspec.structs.replace(rule, limit=quota, burst=burst)
+    return part_of(rule, quota, capacity(rule) * quota // rule.limit) if rule.limit else rule
 
 
 def of_whole_site(rule: LimitRule) -> LimitRule:

@@ -5,19 +5,19 @@ What they admit is a debt to the store until it is settled.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-import msgspec
 import structlog
 
 from data_plane.config.limit_resolution import ResolvedLimit
 from data_plane.config.limit_set import LimitSet
 from data_plane.config.load_gate import GatePass
 from data_plane.decide.debts import Debts, LocalLimit
+from data_plane.decide.pending_check import PendingCheck
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.packing import FIGURES, MOST_LIMITS, UNKNOWN, encode_check, encode_rule
 from data_plane.store.script_host import ScriptError
-from tidegate.contract.limits import BUCKET_ALGORITHMS, LimitRule, capacity
+from tidegate.contract.limits import LimitRule, capacity, part_of
 
 log = structlog.get_logger()
 
@@ -28,26 +28,6 @@ MAX_BATCH = 64
 MAX_SETS = 10_000
 CLOSED = (UNKNOWN, CLOSED_RETRY_US, -1 - CLOSED_RETRY_US)
 """The figures of a limit that fails closed, as the store would reply them (``packing``)."""
-
-
-class Membership(Protocol):
-    """Knows how many nodes decide in this region."""
-
-    def live_nodes(self) -> int:
-        """The number of live nodes as last seen, this one included; at least 1."""
-        ...
-
-
-class UnansweredCheck(Protocol):
-    """A check that the store did not decide."""
-
-    limit_set: LimitSet
-    keys: Sequence[bytes]
-    cost: int
-
-    def done(self, figures: Sequence[int], at: int, now_us: int, *, degraded: bool) -> None:
-        """It is decided: from ``at`` on there are the figures of each limit, as of ``CounterCheck``."""
-        ...
 
 
 class _LocalSet(NamedTuple):
@@ -65,28 +45,29 @@ class _LocalSet(NamedTuple):
 
 
 class StoreFallback:
-    """Decides without the store. ``soon`` calls a function on the event loop's next turn: what comes in between is
-    decided in one call of the script.
+    """Decides without the store, as one of ``live_nodes()`` nodes of the region: at least 1, this one.
+
+    ``soon`` calls a function on the event loop's next turn: what comes in between is decided in one call of the script.
     """
 
     def __init__(
         self,
         counters: LocalCounters,
         unasked: LocalCounters,
-        membership: Membership,
+        live_nodes: Callable[[], int],
         soon: Callable[[Callable[[], None]], object],
         now_us: Callable[[], int],
     ) -> None:
         self._counters = counters
         self._unasked = unasked
-        self._membership = membership
+        self._live_nodes = live_nodes
         self._soon = soon
         self._now_us = now_us
-        self._waiting: list[UnansweredCheck] = []
+        self._waiting: list[PendingCheck] = []
         self._sets: dict[LimitSet, _LocalSet] = {}
         self.debts = Debts(counters)
 
-    def decide(self, check: UnansweredCheck) -> None:
+    def decide(self, check: PendingCheck) -> None:
         """Call ``check.done`` at the end of this turn, or now where many wait."""
         self._waiting.append(check)
         if len(self._waiting) == 1:
@@ -98,7 +79,7 @@ class StoreFallback:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        now_us, nodes = self._now_us(), self._membership.live_nodes()
+        now_us, nodes = self._now_us(), self._live_nodes()
         sets: list[_LocalSet] = []
         keys: list[bytes] = []
         packed: list[bytes] = []
@@ -133,9 +114,7 @@ class StoreFallback:
             log.error("local_counters_failed", error=str(error))
             return (now_us, *CLOSED * len(keys)), False
 
-    def _note_debts(
-        self, check: UnansweredCheck, counted: Sequence[LocalLimit], figures: Sequence[int], at: int
-    ) -> None:
+    def _note_debts(self, check: PendingCheck, counted: Sequence[LocalLimit], figures: Sequence[int], at: int) -> None:
         """If a check was admitted here, its counters owe the store."""
         for limit in counted:
             if figures[at + 2] < 0 and not limit.resolved.rule.shadow:
@@ -158,7 +137,7 @@ class StoreFallback:
         """
         if gate.most is not None and cost > gate.most:
             return True
-        nodes = self._membership.live_nodes()
+        nodes = self._live_nodes()
         params = [encode_rule(node_part(limits[at].alone, nodes)) for at in gate.own]
         outcomes = self._unasked.check([keys[at] for at in gate.own], params, cost, now_us)
         return not all(outcome.allowed for outcome in outcomes)
@@ -168,11 +147,7 @@ def node_part(rule: LimitRule, nodes: int) -> LimitRule:
     """The rule with this node's part of its limit; at least 1, so that a small limit still admits someone."""
     if nodes == 1 or rule.limit == 0:
         return rule
-    burst = None
-    if rule.algorithm in BUCKET_ALGORITHMS:
-        # of a leaky bucket's capacity one is served while the others wait
-        burst = max(1, capacity(rule) // nodes) - (rule.algorithm == "leaky_bucket")
-    return msgspec.structs.replace(rule, limit=max(1, rule.limit // nodes), burst=burst)
+    return part_of(rule, max(1, rule.limit // nodes), max(1, capacity(rule) // nodes))
 
 
 def _local_set(limit_set: LimitSet, nodes: int) -> _LocalSet:

@@ -20,7 +20,7 @@ from data_plane.load.deciding import LoadDecider
 from data_plane.load.following import Gates, LoadReports
 from data_plane.metrics.exposition import MOST_LABEL_VALUES, counter, counter_by, gauge, gauge_by, info
 from data_plane.replicate.peer_session import HttpPeers, ReplicationTally
-from data_plane.rights.steps import RightsTally
+from data_plane.rights.transfers import RightsTally
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.statistics import StoreStatistics
 from data_plane.usage.stream import UsageShipper

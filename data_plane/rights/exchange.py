@@ -16,9 +16,11 @@ from data_plane.config.limits_of_keys import StrictLimit, StrictLimits
 from data_plane.config.strict_limits import whole_shares
 from data_plane.rights.client import Answer, RightsClient
 from data_plane.rights.low_water import LowCounters
-from data_plane.rights.steps import RightsRequest, RightsSteps, RightsTally, RightsTransport, is_plausible
+from data_plane.rights.transfers import RightsRequest, RightsTally, RightsTransport, is_plausible
+from data_plane.store.asking import ask as ask_store
+from data_plane.store.packing import Outcome
 from data_plane.store.ports import Clock, CounterStore, StoreUnavailableError, UnreachablePeerError
-from data_plane.store.strict_packing import Total, basis_of, given, known_total, received
+from data_plane.store.strict_packing import Total, basis_of, given, is_refused, known_total, received
 from tidegate.contract.calendar import grid_of, id_at, start_us
 from tidegate.contract.limits import nominal_window_us
 from tidegate.contract.rights import MAX_ASKS, Ask, Asks, Gift, Gifts
@@ -54,6 +56,7 @@ class RightsExchange:
         is_proven: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._region = region
+        self._store = store
         self._inbox = inbox
         self._is_proven = is_proven
         self._transport = transport
@@ -68,7 +71,6 @@ class RightsExchange:
         self.under_way: set[asyncio.Task[None]] = set()
         self._last_run_us = self._forgot_us = 0
         self.tally = RightsTally()
-        self._steps = RightsSteps(store, self.tally)
 
     def horizon_us(self) -> int:
         """For how long rights should last before more are asked for, as measured; 0 without peers."""
@@ -145,7 +147,7 @@ class RightsExchange:
         give = params.give(
             asks.region, asks.incarnation, ask.id, ask.to_incarnation, known, ask.have, ask.rate, (ask.unit, ask.size)
         )
-        outcomes = await self._steps.take(ask.key, [give, params.known(asks.region, 0, 0)])
+        outcomes = await self._take_steps(ask.key, [give, params.known(asks.region, 0, 0)])
         if outcomes is None:
             return None
         answer, (_, incarnation) = given(outcomes[0]), known_total(outcomes[1])
@@ -189,7 +191,7 @@ class RightsExchange:
         grid = grid_of(limit.rule)
         if self._client.is_waiting(key, id_at(grid, now_us), now_us):
             return None
-        outcomes = await self._steps.take(key, [limit.params.basis()], cost)
+        outcomes = await self._take_steps(key, [limit.params.basis()], cost)
         need = None if outcomes is None else basis_of(outcomes[0])
         if need is not None:
             self.tally.note_held(key, limit.rule.name, need.have, now_us)
@@ -200,7 +202,7 @@ class RightsExchange:
             await self._back_off(key, need.id, start_us(grid, need.id + 1), now_us)
             return None
         incarnation = self.incarnations.get(peer, 0)
-        outcomes = await self._steps.take(key, [limit.params.known(peer, incarnation, need.id)])
+        outcomes = await self._take_steps(key, [limit.params.known(peer, incarnation, need.id)])
         if outcomes is None:
             return None
         known, self.incarnations[self._region] = known_total(outcomes[0])
@@ -244,7 +246,7 @@ class RightsExchange:
             return
         key, total = request.key, Total(gift.units, gift.quanta)
         receive = request.limit.params.receive(gifts.region, gifts.incarnation, gifts.to_incarnation, gift.id, total)
-        outcomes = await self._steps.take(key, [receive], request.cost)
+        outcomes = await self._take_steps(key, [receive], request.cost)
         if outcomes is None:
             return
         taken = received(outcomes[0])
@@ -257,6 +259,17 @@ class RightsExchange:
         self.tally.note_held(key, request.limit.rule.name, request.ask.have + taken.gained, now_us)
         if taken.low:
             self.note_low(key, request.cost)
+
+    async def _take_steps(self, key: bytes, items: Sequence[bytes], cost: int = 0) -> list[Outcome] | None:
+        """Take steps on one counter in one script call (``lua/transfers.lua``), beside decisions.
+
+        ``cost`` is that of the request that has too few rights. ``None``: the epoch marker refuses this process.
+        """
+        outcomes, _ = await ask_store(self._store, [key] * len(items), items, cost)
+        if is_refused(outcomes):
+            self.tally.refused["marker"] += 1
+            return None
+        return outcomes
 
     async def _back_off(self, key: bytes, id: int, ends_us: int, now_us: int) -> None:
         back_off = self._client.back_off(key, id, ends_us, now_us)

@@ -144,5 +144,5 @@ def tag(dimension: str, value: str) -> str:
 
 
 def give_back_key(key: bytes, id: bytes) -> bytes:
-    """The key by which a give-back is remembered, in the slot of the counter ``key``."""
-    return key[: key.index(b"}") + 1] + b"gb" + id.hex().encode()
+    """The key by which a give-back is remembered, in the slot of the counter ``key``; a probe may have no hash tag."""
+    return key[: key.find(b"}") + 1] + b"gb" + id.hex().encode()

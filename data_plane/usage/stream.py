@@ -116,8 +116,8 @@ class RedisUsageStream:
 
     async def has_some(self, within_s: float) -> bool:
         """Whether a batch waits; waits up to ``within_s`` for one."""
-        within_ms = round(within_s * 1_000)
-        return bool(await self._store.execute("XREAD", "COUNT", 1, "BLOCK", within_ms, "STREAMS", STREAM, "0"))
+        wait_ms = round(within_s * 1_000)
+        return bool(await self._store.execute("XREAD", "COUNT", 1, "BLOCK", wait_ms, "STREAMS", STREAM, "0"))
 
     async def oldest(self, count: int) -> Sequence[StreamEntry]:
         """The oldest batches."""

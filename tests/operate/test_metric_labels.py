@@ -61,9 +61,7 @@ def test_every_value_of_a_closed_label_is_documented_and_no_other():
         "tidegate_peer_messages_refused_total": literals(
             ("data_plane/http/peer_handler.py", "_refused"), ("data_plane/http/peer_handler.py", "refused_by_reason")
         ) | {"implausible_cell"},
-        "tidegate_rights_refused_total": literals(
-            ("data_plane/rights/exchange.py", "refused"), ("data_plane/rights/steps.py", "refused")
-        ),
+        "tidegate_rights_refused_total": literals(("data_plane/rights/exchange.py", "refused")),
         "tidegate_load_reports_refused_total": literals(
             ("data_plane/http/load_handler.py", "_refused"), ("data_plane/load/following.py", "refused")
         ),

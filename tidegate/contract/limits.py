@@ -147,6 +147,12 @@ def capacity(rule: LimitRule) -> int:
     return rule.limit
 
 
+def part_of(rule: LimitRule, limit: int, holds: int) -> LimitRule:
+    """The rule with a part of its limit; a bucket ``holds`` so much, of which a leaky one serves one at once."""
+    burst = max(0, holds - (rule.algorithm == "leaky_bucket")) if rule.algorithm in BUCKET_ALGORITHMS else None
+    return msgspec.structs.replace(rule, limit=limit, burst=burst)
+
+
 def nominal_window_us(rule: LimitRule) -> int:
     """The window's length; for months, which differ, the longest."""
     if rule.calendar is not None:

@@ -5,7 +5,6 @@ HTTP, gates, holds, usage and metrics are left out, as they take no part in coun
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -174,9 +173,7 @@ class SimulatedNode(SimulatedProcess):
         )
         self._watch = RegionWatch(self.state, receiver, epochs, region)
         counters = LocalCounters(region.world.host, 100)
-        fallback = StoreFallback(
-            counters, counters, SimpleNamespace(live_nodes=lambda: 1), region.world.loop.call_soon, region.now_us
-        )
+        fallback = StoreFallback(counters, counters, lambda: 1, region.world.loop.call_soon, region.now_us)
         self.decider: Decider = Decider(
             self.index, store, region, fallback, Tally(), Anonymous(), DenialCache(MAX_DENIALS), SubjectBounds(),
             Gates(), self._reader,

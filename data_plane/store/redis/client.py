@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar, cast
 
 from redis.asyncio import Redis, RedisCluster
@@ -23,7 +23,7 @@ BLOCK_S = 2.0
 """The longest time for which a command may block (seconds)."""
 
 
-def _store_errors(ask: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+def _store_errors(ask: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
     """Raise ``StoreUnavailableError`` for any error of redis-py or of the network.
 
     A Cluster without a server, or a slot without one, is an error of redis-py that is no ``RedisError``.
@@ -42,7 +42,8 @@ def _store_errors(ask: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
 class SideClient:
     """Commands and scripts beside the hot pipeline. Raises ``StoreUnavailableError``; connects on first use.
 
-    ``link`` carries them unless they block; ``None`` on a Cluster.
+    A call is sent again when the connection breaks: scripts, and commands beside them, must bear to run twice. On a
+    Cluster all keys of a script share a slot. ``link`` carries calls unless they block; ``None`` on a Cluster.
     """
 
     def __init__(self, settings: RedisSettings, sentinel: Sentinel | None, link: SideLink | None = None) -> None:

@@ -2,13 +2,11 @@
 
 import asyncio
 import random as system_random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from secrets import token_bytes
-from typing import Any
 
 from redis.crc import key_slot
 
-from data_plane.store.ports import Argument, Reply, ScriptCall
 from data_plane.store.redis.circuit import Backoff
 from data_plane.store.redis.client import SideClient
 from data_plane.store.redis.cluster import Cluster
@@ -44,19 +42,21 @@ class RedisCounterStore:
         self.settings = settings
         self.stats = StoreStats()
         self._random = random
-        self._join = join
         self._script = decide_script()
         self._sentinel = make_sentinel(settings) if settings.shape == "sentinel" else None
+        connector = None if settings.shape == "cluster" else self._connector(join)
+        link = None if connector is None else SideLink(connector, settings.connect_timeout_ms / 1000)
+        side = self._side = SideClient(settings, self._sentinel, link)
+        self.execute, self.execute_all, self.call_script = side.execute, side.execute_all, side.call_script
+        self.scan, self.info = side.scan, side.info
         self._give_backs = GiveBacks(
             give_back_script(), self.call_script, self.dirty_key_beside, self.stats, token_bytes
         )
-        self._side_link: SideLink | None = None
-        self.topology = self._make_topology()
+        self.topology = self._topology(connector)
         self.submit = self.topology.submit
         """Decides a check as soon as possible. It is answered later, never from within this call."""
         self.submit_all = self.topology.submit_all
         """The same for many at once, in order."""
-        self._side: SideClient | None = None
 
     async def start(self) -> None:
         """Connect and check the server. Raises ``StoreMisconfiguredError``; an absent server is retried behind."""
@@ -66,8 +66,7 @@ class RedisCounterStore:
         """Refuse what is new, finish what is in flight within ``timeout_s``, disconnect."""
         await self.topology.close(timeout_s)
         await self._give_backs.finish()
-        if self._side is not None:
-            await self._side.close()
+        await self._side.close()
         if self._sentinel is not None:
             await asyncio.gather(*(sentinel.aclose() for sentinel in self._sentinel.sentinels))
 
@@ -85,52 +84,16 @@ class RedisCounterStore:
         """The slots of a Cluster whose dirty sets this node may have marked since this was last asked."""
         return self.topology.take_touched()
 
-    async def execute(self, *args: Argument) -> Reply:
-        """One command beside the hot pipeline."""
-        return await self._side_client().execute(*args)
+    def _connector(self, join: Join | None) -> Connector:
+        if self._sentinel is None:
+            return Connector(self.settings, self._script, address_in_url, master_only=False, join=join)
+        resolve = master_of(self._sentinel, self.settings.master_name)
+        return Connector(self.settings, self._script, resolve, master_only=True, join=join)
 
-    async def call_script(self, source: str, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
-        """One script beside the hot pipeline; on a Cluster all keys must share a slot.
-
-        It is sent again when the connection breaks: a script must bear to run twice.
-        """
-        return await self._side_client().call_script(source, keys, args)
-
-    async def execute_all(self, commands: Sequence[Sequence[Argument] | ScriptCall]) -> list[Reply]:
-        """Many commands and scripts beside the hot pipeline, in one round trip to each server.
-
-        Beside a script they must bear to run twice too.
-        """
-        return await self._side_client().execute_all(commands)
-
-    async def scan(self, cursor: str, pattern: str, count: int) -> tuple[str, list[bytes]]:
-        """A page of all keys; the cursor '' begins, and ends."""
-        return await self._side_client().scan(cursor, pattern, count)
-
-    async def info(self) -> Sequence[Mapping[str, Any]]:
-        """``INFO`` of every server that holds counters."""
-        return await self._side_client().info()
-
-    def _side_client(self) -> SideClient:
-        if self._side is None:
-            self._side = SideClient(self.settings, self._sentinel, self._side_link)
-        return self._side
-
-    def _make_topology(self) -> Topology:
-        settings = self.settings
-        if settings.shape == "cluster":
-            return self._make_cluster()
-        if self._sentinel is not None:
-            resolve = master_of(self._sentinel, settings.master_name)
-            connector = Connector(settings, self._script, resolve, master_only=True, join=self._join)
-            name = settings.master_name
-        else:
-            connector = Connector(settings, self._script, address_in_url, master_only=False, join=self._join)
-            name = connector.description
-        self._side_link = SideLink(connector, settings.connect_timeout_ms / 1000)
-        return SingleServer(name, self._make_shard, connector)
-
-    def _make_cluster(self) -> Cluster:
+    def _topology(self, connector: Connector | None) -> Topology:
+        if connector is not None:
+            name = connector.description if self._sentinel is None else self.settings.master_name
+            return SingleServer(name, self._make_shard, connector)
         settings = self.settings
         source = self._script
 

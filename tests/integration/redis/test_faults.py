@@ -208,6 +208,8 @@ async def test_a_store_that_is_well_again_is_seen_to_be_so_without_a_decision(
     said = [record.getMessage() for record in caplog.records if "decide" in record.getMessage()]
     assert said[0] == f"the store does not decide ({reasons[trouble]}): decisions are made without it"
     assert said[1].startswith("the store decides again, after ")
+    await store.settled()
+    assert not [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_a_server_that_is_loading_is_waited_for(start_store: StartStore, open_store: OpenStore) -> None:

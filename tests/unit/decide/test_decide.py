@@ -94,7 +94,7 @@ def decider(
     bounds = SubjectBounds()
     bounds.coarse = coarse
     counters = LocalCounters(ScriptHost(), 10)
-    fallback = StoreFallback(counters, counters, None, lambda call: call(), lambda: NOW_US)
+    fallback = StoreFallback(counters, counters, lambda: 1, lambda call: call(), lambda: NOW_US)
     made = Decider(INDEX, store, StillClock(), fallback, tally, anonymous or Anonymous(), None, bounds, Gates())
     made.applied(INDEX, Snapshot(3, "", INDEX.config))
     return made

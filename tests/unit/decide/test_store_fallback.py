@@ -23,11 +23,6 @@ from tidegate.contract.decision import CheckRequest
 from tidegate.contract.limits import capacity
 
 
-class OneNode:
-    def live_nodes(self) -> int:
-        return 1
-
-
 @pytest.mark.parametrize("nodes", [1, 2, 3, 12])
 @pytest.mark.parametrize(
     ("algorithm", "burst"), [("token_bucket", None), ("token_bucket", 10), ("leaky_bucket", None), ("leaky_bucket", 0)]
@@ -47,15 +42,12 @@ class Outage:
         self.live = 1
         self._turn: list = []
         counters = LocalCounters(ScriptHost(), 10)
-        self.fallback = StoreFallback(counters, counters, self, self._turn.append, lambda: NOW_US)
+        self.fallback = StoreFallback(counters, counters, lambda: self.live, self._turn.append, lambda: NOW_US)
         self._decider = Decider(
             RuleIndex.empty("us-east"), RecordingStore(), StillClock(), self.fallback, Tally(), Anonymous(), None,
             SubjectBounds(), Gates(),
         )  # fmt: skip
         self.set_limit(limit, algorithm)
-
-    def live_nodes(self) -> int:
-        return self.live
 
     def set_limit(self, limit: int, algorithm: str) -> None:
         plan = Plan(plan="p", limits=(rule(1, "l", limit, algorithm=algorithm),))
@@ -101,7 +93,7 @@ def test_a_check_of_more_limits_than_a_call_carries_is_denied_and_delays_no_othe
     index = RuleIndex.empty("us-east").with_changes(map(document_of, (*values, Client(client="c", plan="one"))))
     counters = LocalCounters(ScriptHost(), 10)
     turn: list = []
-    fallback = StoreFallback(counters, counters, OneNode(), turn.append, lambda: NOW_US)
+    fallback = StoreFallback(counters, counters, lambda: 1, turn.append, lambda: NOW_US)
     made = Decider(
         index, RecordingStore(), StillClock(), fallback, Tally(), Anonymous(), None, SubjectBounds(), Gates()
     )  # fmt: skip

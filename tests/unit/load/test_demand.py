@@ -73,9 +73,8 @@ class World:
     def __init__(self, memory: DenialCache | None = None) -> None:
         self.store = Store()
         clock = SimpleNamespace(now_us=lambda: NOW_US)
-        alone = SimpleNamespace(live_nodes=lambda: 1)
         counters, unasked = LocalCounters(ScriptHost(), 100), LocalCounters(ScriptHost(), 100)
-        fallback = StoreFallback(counters, unasked, alone, lambda call: call(), clock.now_us)
+        fallback = StoreFallback(counters, unasked, lambda: 1, lambda call: call(), clock.now_us)
         index = RuleIndex.empty("us-east").with_changes(map(document_of, CONFIG))
         self.gates = Gates()
         self.decider = Decider(

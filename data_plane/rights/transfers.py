@@ -1,15 +1,11 @@
-"""Steps of a transfer on counters in the region's store (``lua/transfers.lua``), and the transport to other regions."""
+"""What a transfer of rights is made of: a request, the way to a peer, a gift that can be true; and their counts."""
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from data_plane.config.limits_of_keys import StrictLimit
 from data_plane.config.strict_limits import most_units, quanta_in_unit
-from data_plane.store.asking import ask
-from data_plane.store.packing import Outcome
-from data_plane.store.ports import CounterStore
-from data_plane.store.strict_packing import NOTHING, Total, is_refused
+from data_plane.store.strict_packing import NOTHING, Total
 from tidegate.contract.rights import Ask, Asks, Gift, Gifts, is_sayable
 
 
@@ -63,25 +59,6 @@ class RightsTally:
             if seen_us > now_us - HELD_US:
                 total[limit] += units
         return total
-
-
-class RightsSteps:
-    """Takes steps in the same store calls as decisions."""
-
-    def __init__(self, store: CounterStore, tally: RightsTally) -> None:
-        self._store = store
-        self._tally = tally
-
-    async def take(self, key: bytes, items: Sequence[bytes], cost: int = 0) -> list[Outcome] | None:
-        """Take steps on one counter in one script call. Returns ``None`` if the epoch marker refuses this process.
-
-        ``cost`` is that of the request that has too few rights.
-        """
-        outcomes, _ = await ask(self._store, [key] * len(items), items, cost)
-        if is_refused(outcomes):
-            self._tally.refused["marker"] += 1
-            return None
-        return outcomes
 
 
 def is_plausible(request: RightsRequest, gifts: Gifts, gift: Gift) -> bool:
