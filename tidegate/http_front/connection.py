@@ -27,25 +27,24 @@ def _nothing(_exchange: Exchange) -> None:
 class Connection(asyncio.Protocol):
     """A uvicorn HTTP protocol. The fast path answers whole requests; the application answers others, one at a time."""
 
-    front: Front
-    outbox: Outbox
-    """Those of the port, for all its connections. Subclasses that ``serving.protocol_class`` makes have them."""
-
     __slots__ = (
         "_app", "_app_state", "_build", "_common", "_config", "_deaf", "_eof", "_first_type", "_held", "_idle_ticks",
         "_last", "_lingers", "_loop", "_outbox", "_parsing", "_receiving", "_responses", "_server_state", "_transport",
-        "_waiting_bytes", "_write_paused", "alone", "expires", "first_handle", "peer", "queue", "reader",
+        "_waiting_bytes", "_write_paused", "alone", "expires", "first_handle", "front", "peer", "queue", "reader",
         "unfinished_bytes",
     )  # fmt: skip
 
     def __init__(
         self,
+        front: Front,
+        outbox: Outbox,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        front = self.front
+        self.front = front
+        self._outbox = outbox
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
@@ -54,7 +53,6 @@ class Connection(asyncio.Protocol):
         self.peer: str | None = None
         self._responses = front.responses
         self._build = front.responses.build
-        self._outbox = self.outbox  # a slot is read faster than what a class has
         routes = front.fast_path.routes
         self._first_type: type[Exchange] = routes[0].exchange_type if routes else Exchange
         self.first_handle: Callable[[Any], None] = routes[0].handle if routes else _nothing

@@ -1,7 +1,8 @@
 """A port as uvicorn serves it."""
 
 import asyncio
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
@@ -12,7 +13,7 @@ from tidegate.http_front.outbox import Outbox
 
 def protocol_class(front: Front) -> type[asyncio.Protocol]:
     """For ``uvicorn.Config(http=...)``."""
-    return type("BoundConnection", (Connection,), {"__slots__": (), "front": front, "outbox": Outbox()})
+    return cast("type[asyncio.Protocol]", partial(Connection, front, Outbox()))
 
 
 def config_of(application: Any, front: Front, **options: Any) -> uvicorn.Config:
