@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from data_plane.rls import frames
+from data_plane.rls.compression import Field
 from data_plane.rls.frames import (
     DEFAULT_WINDOW,
     END_STREAM,
@@ -311,16 +312,8 @@ class Http2Connection(SendingConnection):
 
     def _on_block(self, flags: int, stream_id: int, block: bytes) -> None:
         """A header block is complete. It is decoded in any case, to keep the table in step."""
-        stream = self.streams.get(stream_id)
-        if stream is not None or stream_id <= self._last_id:
-            fields = self.reader.decode(block)
-            if stream is None:
-                self._charge()
-                if stream_id in self.resets:
-                    return
-                left_out = any(stream_id in gap for gap in self._gaps)
-                raise Http2Error(PROTOCOL_ERROR if left_out else STREAM_CLOSED, "HEADERS on a closed stream")
-            self._on_trailers(stream, flags, fields)
+        if stream_id <= self._last_id:
+            self._on_trailers(flags, stream_id, self.reader.decode(block))
             return
         if stream_id != self._last_id + 2:
             self._gaps.append(range(self._last_id + 1, stream_id))
@@ -351,15 +344,22 @@ class Http2Connection(SendingConnection):
         if flags & END_STREAM:
             self._end_request(stream)
 
-    def _on_trailers(self, stream: Stream, flags: int, fields: list[tuple[bytes, bytes]]) -> None:
+    def _on_trailers(self, flags: int, stream_id: int, fields: list[Field]) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._charge()
+            if stream_id in self.resets:
+                return
+            left_out = any(stream_id in gap for gap in self._gaps)
+            raise Http2Error(PROTOCOL_ERROR if left_out else STREAM_CLOSED, "HEADERS on a closed stream")
         if stream.body is not None:
-            raise StreamError(stream.id, STREAM_CLOSED)
+            raise StreamError(stream_id, STREAM_CLOSED)
         if not flags & END_STREAM:
-            raise StreamError(stream.id, PROTOCOL_ERROR)
+            raise StreamError(stream_id, PROTOCOL_ERROR)
         try:
             self.reader.check_trailers(fields)
         except MalformedError:
-            raise StreamError(stream.id, PROTOCOL_ERROR) from None
+            raise StreamError(stream_id, PROTOCOL_ERROR) from None
         self._end_request(stream)
 
     # Bodies
