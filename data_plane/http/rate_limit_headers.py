@@ -17,15 +17,15 @@ def header_block(verdict: Verdict, now_us: int, reset_format: ResetFormat) -> by
     ``now_us`` is the node's clock: ``X-RateLimit-Reset`` in epoch seconds needs one.
     """
     text, figures = header_lines(verdict, now_us, reset_format)
-    return (text % tuple(figures)).encode("ascii")
+    return text % tuple(figures)
 
 
-def header_lines(verdict: Verdict, now_us: int, reset_format: ResetFormat) -> tuple[str, list[int]]:
+def header_lines(verdict: Verdict, now_us: int, reset_format: ResetFormat) -> tuple[bytes, list[int]]:
     """The same lines with ``%d`` for each figure, and the figures. Names of limits have no ``%``."""
     if verdict.shed_s:
-        return "retry-after: %d\r\n", [verdict.shed_s]
+        return b"retry-after: %d\r\n", [verdict.shed_s]
     if verdict.shown is None:
-        return "", []
+        return b"", []
     begin_us = now_us if reset_format == "epoch" else 0
     limit_set, outcome = verdict.check.limit_set, verdict.outcomes[verdict.shown]
     shown = limit_set.limits[verdict.shown]
@@ -39,19 +39,17 @@ def header_lines(verdict: Verdict, now_us: int, reset_format: ResetFormat) -> tu
         for limit, one in zip(limit_set.limits, verdict.outcomes, strict=True):
             if limit.visible and one.remaining != UNKNOWN:
                 wait_us = one.reset_us if one.allowed or limit.rule.shadow else one.retry_us
+                figures.append(one.remaining)
                 if wait_us == NEVER:
                     states += f', "{limit.rule.name}";r=%d'
-                    figures.append(one.remaining)
                 else:
                     states += f', "{limit.rule.name}";r=%d;t=%d'
-                    figures += (one.remaining, ceil_s(wait_us))
-        text += f"ratelimit-policy: {limit_set.policies}\r\n"
-        if states:
-            text += f"ratelimit: {states[2:]}\r\n"
+                    figures.append((wait_us + 999_999) // 1_000_000)
+        text += f"ratelimit-policy: {limit_set.policies}\r\n" + (f"ratelimit: {states[2:]}\r\n" if states else "")
     if not verdict.allowed and outcome.retry_us != NEVER:
         text += "retry-after: %d\r\n"
         figures.append(ceil_s(outcome.retry_us))
-    return text, figures
+    return text.encode("ascii"), figures
 
 
 def ceil_s(us: int) -> int:

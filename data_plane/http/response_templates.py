@@ -37,31 +37,19 @@ class ResponseTemplate:
     """
 
     __slots__ = (
-        "_blank",
-        "_hides",
-        "_is_triple",
-        "_visible",
-        "begins_now",
-        "body",
-        "degraded_body",
-        "headers",
-        "json_headers",
-        "shown",
-        "single",
+        "_is_triple", "_visible", "begins_now", "body", "degraded_body", "headers", "json_headers", "shown", "single",
         "usable",
-    )
+    )  # fmt: skip
 
-    def __init__(self, limit_set: LimitSet, headers: str, decision: Decision, reset_format: ResetFormat) -> None:
+    def __init__(self, limit_set: LimitSet, headers: bytes, decision: Decision, reset_format: ResetFormat) -> None:
         limits = limit_set.limits
         self.shown = FIGURES * limit_set.headline
         """Where the figures of the headline limit begin."""
         self.begins_now = reset_format == "epoch"
         """Whether ``X-RateLimit-Reset`` counts from the epoch, not from now."""
         self._visible = tuple(FIGURES * at for at, limit in enumerate(limits) if limit.visible)
-        self._hides = len(self._visible) < len(limits)
-        self._is_triple = len(limits) == 3 and not self._hides
-        self._blank = [0] * (2 + 2 * len(self._visible))
-        self.headers = headers.encode("ascii")
+        self._is_triple = len(self._visible) == len(limits) == 3
+        self.headers = headers
         self.json_headers = JSON_TYPE + self.headers
         self.body, self.degraded_body = [
             with_blanks(
@@ -85,15 +73,10 @@ class ResponseTemplate:
                 own[shown], (begin_us + own[shown + 1]) // 1_000_000, one, (one_us + 999_999) // 1_000_000,
                 two, (two_us + 999_999) // 1_000_000, three, (three_us + 999_999) // 1_000_000,
             )  # fmt: skip
-        figures = self._blank.copy()
-        figures[0] = own[shown]
-        figures[1] = (begin_us + own[shown + 1]) // 1_000_000
-        if self._hides:
-            figures[2::2] = [own[at] for at in self._visible]
-            figures[3::2] = [(own[at + 1] + 999_999) // 1_000_000 for at in self._visible]
-        else:
-            figures[2::2] = own[::FIGURES]
-            figures[3::2] = [(us + 999_999) // 1_000_000 for us in own[1::FIGURES]]
+        figures = [own[shown], (begin_us + own[shown + 1]) // 1_000_000]
+        for at in self._visible:
+            figures.append(own[at])
+            figures.append((own[at + 1] + 999_999) // 1_000_000)
         return tuple(figures)
 
     def filled_body(
@@ -115,11 +98,11 @@ class DenialTemplate:
     __slots__ = ("_begins_now", "_body", "_for_end_user", "_headers", "_visible")
 
     def __init__(
-        self, limit_set: LimitSet, headers: str, body: bytes, reset_format: ResetFormat, *, for_end_user: bool
+        self, limit_set: LimitSet, headers: bytes, body: bytes, reset_format: ResetFormat, *, for_end_user: bool
     ) -> None:
         self._begins_now = reset_format == "epoch"
         self._for_end_user = for_end_user
-        self._headers = PROBLEM_TYPE + headers.encode("ascii")
+        self._headers = PROBLEM_TYPE + headers
         self._body = body
         self._visible = tuple(at for at, limit in enumerate(limit_set.limits) if limit.visible)
 
@@ -131,7 +114,8 @@ class DenialTemplate:
         figures = [shown.remaining, ceil_s(now_us + shown.retry_us) if self._begins_now else wait_s]
         for at in self._visible:
             one = outcomes[at]
-            figures += (one.remaining, ceil_s(one.reset_us if one.allowed else one.retry_us))
+            figures.append(one.remaining)
+            figures.append(ceil_s(one.reset_us if one.allowed else one.retry_us))
         figures.append(wait_s)
         name = request_id.encode()
         values: tuple[bytes | int, ...] = wait_s, name, wait_s

@@ -1,4 +1,4 @@
-"""The receiving half of an HTTP/2 connection of a server (RFC 9113), without I/O: bytes in, whole requests out.
+"""An HTTP/2 connection of a server (RFC 9113), without I/O: bytes in, whole requests out. ``sending.py`` sends.
 
 It is what a server of small requests and answers needs, and no more: no push, no priorities, no answer in parts. A
 frame that brings no request further costs ``patience``, so that no peer can have much done for little.
@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from data_plane.rls import frames
-from data_plane.rls.control import ControlledConnection, check_dependency
+from data_plane.rls.compression import Field
 from data_plane.rls.frames import (
     DEFAULT_WINDOW,
     END_STREAM,
     ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
     FRAME_HEADER,
     FRAME_SIZE_ERROR,
     HEADER_BYTES,
@@ -26,8 +27,10 @@ from data_plane.rls.frames import (
     StreamError,
 )
 from data_plane.rls.headers import Head, HeaderReader, MalformedError
-from data_plane.rls.sending import Stream
+from data_plane.rls.sending import SendingConnection, Stream
 
+_DRAIN_PING: Final = b"draining"
+"""Its ACK shows that the peer has read the GOAWAY before it, and that its earlier requests have arrived."""
 _REMEMBERED_GAPS: Final = 16
 _PREFACE_LOOKS: Final = 2
 _WIDENINGS: Final = 2
@@ -52,7 +55,7 @@ class Handler(Protocol):
         ...
 
 
-class Http2Connection(ControlledConnection):
+class Http2Connection(SendingConnection):
     """Call ``receive`` with bytes as they arrive, and ``end_stalled`` every ``limits.stall_s`` seconds.
 
     Windows grow with what arrives; the size of bodies is bounded instead.
@@ -61,37 +64,55 @@ class Http2Connection(ControlledConnection):
     def __init__(self, handler: Handler, limits: Http2Limits, wake: Callable[[], object]) -> None:
         super().__init__(limits, wake)
         self._handler = handler
-        self._ready: list[Stream] = []
-        """Complete requests."""
-        self._taken = 0
-        """Bytes of DATA since the connection's last WINDOW_UPDATE."""
-        self.bodies: dict[int, bytearray] = {}
-        """Bodies of several frames, by stream, as far as they have come."""
-        self._taken_of: dict[int, int] = {}
-        """Bytes of DATA by stream since its last WINDOW_UPDATE."""
         self._new_stream = handler.stream_type
+        self._takers: dict[int, Callable[[int, int, bytes], None]] = {
+            frames.DATA: self._on_data, frames.HEADERS: self._on_headers, frames.CONTINUATION: self._on_continuation,
+            frames.PRIORITY: self._on_priority, frames.RST_STREAM: self._on_reset, frames.SETTINGS: self._on_settings,
+            frames.PUSH_PROMISE: self._on_push, frames.PING: self._on_ping, frames.GOAWAY: self._on_goaway,
+            frames.WINDOW_UPDATE: self._on_window,
+        }  # fmt: skip
+
+        # Frames
         self.unread = b""
-        self._has_preface = False
+        """The beginning of a frame that has not come whole."""
+        self._has_preface = self.has_settings = False
+        self._last_id = -1
+        """The newest stream that the peer has opened; the first is 1."""
+        self._gaps: list[range] = []
+        """Streams that the peer skipped lately; frames for them are errors."""
+
+        # Requests
         self.reader = HeaderReader(limits)
         self.block: bytearray | None = None
         """A header block that continues in the next frame, with its stream and flags."""
         self._block_of = self._block_flags = 0
-        self._gaps: list[range] = []
-        """Streams that the peer skipped lately; frames for them are errors."""
+        self.bodies: dict[int, bytearray] = {}
+        """Bodies of several frames, by stream, as far as they have come."""
+        self._taken = 0
+        """Bytes of DATA since the connection's last WINDOW_UPDATE."""
+        self._taken_of: dict[int, int] = {}
+        """The same by stream."""
+        self._ready: list[Stream] = []
+        """Complete requests."""
+
+        # Stalls: what was so at the last look
+        self._looks = self._idle_looks = 0
         self._has_moved = False
-        self._looks = self._idle_looks = self._mark = 0
-        self._stuck: set[int] = set()
-        self._block_stuck = False
-        self._takers |= {
-            frames.DATA: self._on_data, frames.HEADERS: self._on_headers,
-            frames.CONTINUATION: self._on_continuation,
-        }  # fmt: skip
+        """A frame has come whole since."""
+        self._seen_id = 0
+        self._seen_block: bytearray | None = None
+        self._seen_unsent: set[int] = set()
+
+        # The end
+        self.is_draining = False
+        self._knows_of_drain = self._wants_end = False
+
         self._put(
             frames.settings({
                 frames.MAX_CONCURRENT_STREAMS: limits.streams, frames.MAX_HEADER_LIST_SIZE: limits.header_bytes,
             })
         )  # fmt: skip
-        self._put(frames.window_update(0, limits.window - frames.DEFAULT_WINDOW))
+        self._put(frames.window_update(0, limits.window - DEFAULT_WINDOW))
 
     def receive(self, data: bytes) -> None:
         """Take bytes, and answer the requests that they complete."""
@@ -129,31 +150,50 @@ class Http2Connection(ControlledConnection):
         self._looks += 1
         self.patience = min(limits.patience, self.patience + int(limits.patience_per_s * limits.stall_s))
         try:
-            self._end_stalled()
+            self._end_stuck()
         except Http2Error as fault:
             self._fail(fault)
             return
-        self._idle_looks = 0 if self.streams or self._mark != self._last_id else self._idle_looks + 1
-        self._mark = self._last_id
+        self._idle_looks = 0 if self.streams or self._seen_id != self._last_id else self._idle_looks + 1
+        self._has_moved = False
+        self._seen_id = self._last_id
+        self._seen_block = self.block
+        self._seen_unsent = set(self.unsent)
         if self.is_draining and self._idle_looks:
             self.finish()
         elif self._idle_looks * limits.stall_s >= limits.idle_s:
             self.drain()
 
-    def _end_stalled(self) -> None:
+    def _end_stuck(self) -> None:
         if not self._has_preface and self._looks >= _PREFACE_LOOKS:
             raise Http2Error(PROTOCOL_ERROR, "the preface did not come")
         if self.unread and not self._has_moved:
             raise Http2Error(ENHANCE_YOUR_CALM, "a frame did not come whole")
-        if self.block is not None and self._block_stuck:
+        if self.block is not None and self.block is self._seen_block:
             raise Http2Error(ENHANCE_YOUR_CALM, "a header block did not come whole")
-        self._has_moved = False
-        self._block_stuck = self.block is not None
-        for stream in [one for one in self.streams.values() if one.body is None and one.id <= self._mark]:
+        for stream in [one for one in self.streams.values() if one.body is None and one.id <= self._seen_id]:
             self._reset(stream.id, frames.CANCEL)
-        for stuck in self._stuck & self.unsent.keys():
-            self._reset(stuck, frames.CANCEL)
-        self._stuck = set(self.unsent)
+        for number in self._seen_unsent & self.unsent.keys():
+            self._reset(number, frames.CANCEL)
+
+    def drain(self) -> None:
+        """Ask the peer to send further requests elsewhere; requests that still arrive are answered (RFC 9113, 6.8)."""
+        if not self.is_draining and not self.ended:
+            self.is_draining = True
+            self._put(frames.goaway(STREAM_MASK, frames.NO_ERROR) + frames.frame(frames.PING, 0, 0, _DRAIN_PING))
+
+    def finish(self) -> None:
+        """Refuse requests once the peer knows of the drain, and end once all in flight are answered.
+
+        A second call ends a peer that never said that it knows.
+        """
+        self.drain()
+        if not self._knows_of_drain and not self._wants_end:
+            self._wants_end = True
+        elif not self._is_last and not self.ended:
+            self._is_last = True
+            self._put(frames.goaway(max(self._last_id, 0), frames.NO_ERROR))
+            self.ended = not self.streams
 
     def _fail(self, fault: Http2Error) -> None:
         self._put(frames.goaway(max(self._last_id, 0), fault.code, str(fault)))
@@ -252,7 +292,6 @@ class Http2Connection(ControlledConnection):
         else:
             self._charge()
             self._block_of, self._block_flags = stream_id, flags
-            self._block_stuck = False
             self._add_to_block(block)
 
     def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -273,16 +312,8 @@ class Http2Connection(ControlledConnection):
 
     def _on_block(self, flags: int, stream_id: int, block: bytes) -> None:
         """A header block is complete. It is decoded in any case, to keep the table in step."""
-        stream = self.streams.get(stream_id)
-        if stream is not None or stream_id <= self._last_id:
-            fields = self.reader.decode(block)
-            if stream is None:
-                self._charge()
-                if stream_id in self.resets:
-                    return
-                left_out = any(stream_id in gap for gap in self._gaps)
-                raise Http2Error(PROTOCOL_ERROR if left_out else STREAM_CLOSED, "HEADERS on a closed stream")
-            self._on_trailers(stream, flags, fields)
+        if stream_id <= self._last_id:
+            self._on_trailers(flags, stream_id, self.reader.decode(block))
             return
         if stream_id != self._last_id + 2:
             self._gaps.append(range(self._last_id + 1, stream_id))
@@ -313,15 +344,22 @@ class Http2Connection(ControlledConnection):
         if flags & END_STREAM:
             self._end_request(stream)
 
-    def _on_trailers(self, stream: Stream, flags: int, fields: list[tuple[bytes, bytes]]) -> None:
+    def _on_trailers(self, flags: int, stream_id: int, fields: list[Field]) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._charge()
+            if stream_id in self.resets:
+                return
+            left_out = any(stream_id in gap for gap in self._gaps)
+            raise Http2Error(PROTOCOL_ERROR if left_out else STREAM_CLOSED, "HEADERS on a closed stream")
         if stream.body is not None:
-            raise StreamError(stream.id, STREAM_CLOSED)
+            raise StreamError(stream_id, STREAM_CLOSED)
         if not flags & END_STREAM:
-            raise StreamError(stream.id, PROTOCOL_ERROR)
+            raise StreamError(stream_id, PROTOCOL_ERROR)
         try:
             self.reader.check_trailers(fields)
         except MalformedError:
-            raise StreamError(stream.id, PROTOCOL_ERROR) from None
+            raise StreamError(stream_id, PROTOCOL_ERROR) from None
         self._end_request(stream)
 
     # Bodies
@@ -379,3 +417,94 @@ class Http2Connection(ControlledConnection):
         """Restore the connection's window to its full size."""
         self._put(frames.window_update(0, self._taken))
         self._taken = 0
+
+    # Frames that carry no request
+
+    def _on_priority(self, _flags: int, stream_id: int, payload: bytes) -> None:
+        if not stream_id:
+            raise Http2Error(PROTOCOL_ERROR, "PRIORITY is of a stream")
+        self._charge()
+        if len(payload) != 5:
+            raise StreamError(stream_id, FRAME_SIZE_ERROR)
+        check_dependency(stream_id, payload)
+
+    def _on_reset(self, _flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise Http2Error(FRAME_SIZE_ERROR, "RST_STREAM has 4 bytes")
+        self._check_opened(stream_id)
+        self._charge()
+        self._drop(stream_id)
+
+    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise Http2Error(PROTOCOL_ERROR, "SETTINGS is of the connection")
+        self._charge()
+        if len(payload) % 6 or (flags & frames.ACK and payload):
+            raise Http2Error(FRAME_SIZE_ERROR, "SETTINGS has 6 bytes for each")
+        if flags & frames.ACK:
+            return
+        self.has_settings = True
+        window = self._initial_window
+        for name, value in frames.read_settings(payload):
+            if name == frames.INITIAL_WINDOW_SIZE:
+                if value > frames.MAX_WINDOW:
+                    raise Http2Error(FLOW_CONTROL_ERROR, "the initial window is too wide")
+                window = value
+            elif name == frames.ENABLE_PUSH and value > 1:
+                raise Http2Error(PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
+            elif name == frames.PEER_FRAME_SIZE and not MAX_FRAME_BYTES <= value < 1 << 24:
+                raise Http2Error(PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of its range")
+        self._put(frames.frame(frames.SETTINGS, frames.ACK, 0, b""))
+        self._set_initial_window(window)
+
+    def _on_push(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
+        raise Http2Error(PROTOCOL_ERROR, "clients promise nothing")
+
+    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise Http2Error(PROTOCOL_ERROR, "PING is of the connection")
+        if len(payload) != 8:
+            raise Http2Error(FRAME_SIZE_ERROR, "PING has 8 bytes")
+        self._charge()
+        if not flags & frames.ACK:
+            self._put(frames.frame(frames.PING, frames.ACK, 0, payload))
+        elif payload == _DRAIN_PING and self.is_draining:
+            self._knows_of_drain = True
+            if self._wants_end:
+                self.finish()
+
+    def _on_goaway(self, _flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise Http2Error(PROTOCOL_ERROR, "GOAWAY is of the connection")
+        if len(payload) < 8:
+            raise Http2Error(FRAME_SIZE_ERROR, "GOAWAY has 8 bytes at least")
+        self._charge()
+
+    def _on_window(self, _flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise Http2Error(FRAME_SIZE_ERROR, "WINDOW_UPDATE has 4 bytes")
+        if self.free_widenings:
+            self.free_widenings -= 1
+        else:
+            self._charge()
+        increment = frames.number(payload) & STREAM_MASK
+        if not stream_id:
+            if not increment:
+                raise Http2Error(PROTOCOL_ERROR, "a window is widened by nothing")
+            self._widen(increment)
+            return
+        self._check_opened(stream_id)
+        if not increment:
+            raise StreamError(stream_id, PROTOCOL_ERROR)
+        if stream_id in self.streams:
+            self._widen_stream(stream_id, increment)
+
+    def _check_opened(self, stream_id: int) -> None:
+        if not stream_id & 1 or stream_id > self._last_id:
+            raise Http2Error(PROTOCOL_ERROR, "the stream was never opened")
+
+
+def check_dependency(stream_id: int, priority: bytes) -> None:
+    """Raise ``StreamError`` for a priority (5 bytes) by which a stream depends on itself."""
+    if frames.number(priority[:4]) & STREAM_MASK == stream_id:
+        raise StreamError(stream_id, PROTOCOL_ERROR)

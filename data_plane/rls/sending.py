@@ -70,9 +70,15 @@ class SendingConnection:
         self.limits = limits
         self.streams: dict[int, Stream] = {}
         """Requests that are not fully answered."""
+        self.resets: dict[int, None] = {}
+        """Streams reset lately by this side; frames for them are ignored."""
         self.patience = limits.patience
         self.free_widenings = 0
         """Number of WINDOW_UPDATE frames that may still come without costing patience; each request adds some."""
+        self.buffered = 0
+        """Bytes of incomplete bodies and of unsent answers."""
+        self._is_last = False
+        """No more requests are taken: ``ended`` follows once all are answered."""
         self.ended = False
         self._wake = wake
         self._out: list[bytes] = []
@@ -83,10 +89,6 @@ class SendingConnection:
         self.unsent: dict[int, _Unsent] = {}
         self.in_line: dict[int, None] = {}
         """Streams of ``unsent`` that wait for the connection's window; the others wait for their own."""
-        self.buffered = 0
-        self.resets: dict[int, None] = {}
-        """Streams reset lately by this side; frames for them are ignored."""
-        self._is_last = False
 
     def take(self) -> bytes:
         """Take all bytes to send now."""
@@ -153,10 +155,9 @@ class SendingConnection:
     def _give_up(self, number: int, code: int) -> None:
         self._forget(number)
         self._put(rst_stream(number, code))
-        if self._is_last and not self.streams:
-            self.ended = True
 
     def _forget(self, number: int) -> None:
+        """Drop a stream of which more may come: it is ignored."""
         self._drop(number)
         self.resets[number] = None
         if len(self.resets) > _REMEMBERED_RESETS:
@@ -170,6 +171,9 @@ class SendingConnection:
         unsent = self.unsent.pop(number, None)
         if unsent is not None:
             self.buffered -= len(unsent.data)
+        if self._is_last and not self.streams and not self.ended:
+            self.ended = True
+            self._wake()
 
     # Windows
 

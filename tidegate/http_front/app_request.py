@@ -19,7 +19,7 @@ from tidegate.http_front.limits import FrontLimits
 from tidegate.http_front.responses import PROBLEM_HEADERS, ResponseBuilder, persistence, problem
 
 if TYPE_CHECKING:
-    from tidegate.http_front.serving import ServingConnection
+    from tidegate.http_front.connection import Connection
 
 Message = Any
 Scope = dict[str, Any]
@@ -59,7 +59,7 @@ class AppRequest(Exchange):
 
     def __init__(
         self,
-        connection: "ServingConnection",
+        connection: "Connection",
         head: Head,
         transport: asyncio.Transport,
         limits: FrontLimits,

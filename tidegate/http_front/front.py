@@ -47,7 +47,7 @@ class Front:
         """Answer one more request on each connection, old or new, with ``Connection: close``. For good."""
         self.heads.be_last()
         for connection in self.connections:
-            connection.forget_head()
+            connection.reader.forget_head()
 
     def ticks(self, seconds: float) -> int:
         """How many ticks are at least ``seconds``."""

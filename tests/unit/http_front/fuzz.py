@@ -106,7 +106,7 @@ def feed(front: Front, handler: FickleDoor, rng: random.Random, stream: bytes) -
     for part in split(rng, stream):
         client.send(part)
         hoard = client.connection
-        assert len(hoard.unread) <= MOST_UNREAD_BYTES
+        assert len(hoard.reader.unread) <= MOST_UNREAD_BYTES
         assert len(hoard.queue) <= SMALL.pipeline_depth + 1
         if rng.random() < 0.3:
             handler.answer_some(0.5)

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.unit.http_front.harness import SMALL, Client, EchoDoor, FakeTransport, SavingDoor, get, post
+from tidegate.http_front.limits import FrontLimits
 
 
 @pytest.mark.parametrize(
@@ -182,3 +183,28 @@ def test_the_beat_stops_with_the_last_connection() -> None:
     assert not timer.cancelled
     client.lose()
     assert timer.cancelled
+
+
+def test_what_comes_while_nothing_is_read_is_read_afterwards() -> None:
+    handler = SavingDoor()
+    batch = post(b"/v1/check/batch", b"x" * 300)
+    client = Client(handler).send(batch[:100], batch[100:] + get(b"/healthz"), get(b"/healthz"))
+    handler.exchanges[0].respond(200, b"", b"")
+    assert client.statuses() == [200, 200, 200]
+
+
+def test_a_long_head_that_is_whole_while_nothing_is_read_is_read_afterwards() -> None:
+    head = get(b"/v1/authorize", b"X: " + b"x" * 5000)
+    client = Client(EchoDoor(), FrontLimits()).send(head[:4500])
+    client.connection.pause_writing()
+    client.send(head[4500:])
+    client.connection.resume_writing()
+    assert client.statuses() == [200]
+
+
+def test_a_whole_request_that_waits_for_an_answer_has_all_the_time_that_this_needs() -> None:
+    handler = SavingDoor()
+    client = Client(handler).send(post() + get(b"/healthz")[:-2], b"\r\n")
+    client.pass_s(2 * int(SMALL.request_s))
+    handler.exchanges[0].respond(200, b"", b"")
+    assert client.statuses() == [200, 200]
