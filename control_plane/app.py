@@ -27,13 +27,14 @@ from control_plane.console.sessions import nobody
 from control_plane.credentials.tokens.last_used import LastUsed
 from control_plane.credentials.tokens.repository import hashes_in_force, principal_by_secret
 from control_plane.credentials.tokens.service import ensure_first_admin
-from control_plane.database import Database, newest_migration
+from control_plane.database import Database
 from control_plane.derivation import derive
 from control_plane.errors import UnavailableError
 from control_plane.jobs.leadership import Leadership
 from control_plane.jobs.registry import Registry
 from control_plane.jobs.runner import JobRunner
 from control_plane.metrics import Metrics
+from control_plane.migration import newest_migration
 from control_plane.nodes.reports import Reports
 from control_plane.oidc.sign_in import OpenIdConnect
 from control_plane.orm import schema_fault

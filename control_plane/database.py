@@ -1,16 +1,12 @@
-"""Postgres: sessions with short timeouts, the translation of its errors, and migrations."""
+"""Postgres: sessions with short timeouts, and the translation of its errors."""
 
 import asyncio
-import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, TypeVar
 
 import asyncpg
 import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from fastapi import Depends, Request
 from sqlalchemy import event, exc
 from sqlalchemy.engine.interfaces import AdaptedConnection
@@ -20,7 +16,6 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from control_plane.errors import UnavailableError
 from control_plane.postgres import ENGINE_URL, libpq_url
 from control_plane.watchdog import DatabaseWatchdog
-from tidegate.bundled import directory
 
 Item = TypeVar("Item")
 POOL_WAIT_S = 5.0
@@ -41,8 +36,6 @@ _ANSWERED = "answered"
 GONE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """asyncpg's messages for a lost connection; the last one for a loss amid a message."""
 UNDEFINED_TABLE = "42P01"
-MIGRATES_ALONE = 0x71DE6A7F
-"""The advisory lock of migrations: of two processes, the second finds the work done."""
 _log = structlog.stdlib.get_logger("tidegate.database")
 
 
@@ -236,33 +229,3 @@ def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     """``items`` in parts of at most ``size``: a statement takes no more at once."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def migrate(url: str, revision: str = "head") -> None:
-    """Bring the schema at ``url`` up to ``revision``. Blocks; from a running event loop call it in a thread."""
-    command.upgrade(migration_config(url), revision)
-
-
-def revert(url: str, revision: str) -> None:
-    """Take the schema at ``url`` down to ``revision`` (``base``: nothing is left). Blocks."""
-    command.downgrade(migration_config(url), revision)
-
-
-def migration_config(url: str) -> Config:
-    """Alembic's configuration, made here and nowhere else."""
-    config = Config()
-    config.set_main_option("script_location", str(directory("migrations")))
-    config.attributes["url"] = url
-    return config
-
-
-@functools.cache
-def revisions() -> tuple[str, ...]:
-    """Every revision id that a database can be at, oldest first: a line without branches."""
-    script = ScriptDirectory.from_config(migration_config(""))
-    return tuple(reversed([revision.revision for revision in script.walk_revisions()]))
-
-
-def newest_migration() -> str:
-    """The revision id that a migrated database is at."""
-    return revisions()[-1]

@@ -5,7 +5,7 @@ import sys
 
 import asyncpg
 
-from control_plane.database import migrate, revert, revisions
+from control_plane.migration import migrate, revert, revisions
 from control_plane.postgres import libpq_url
 
 RETRY_S = 0.1

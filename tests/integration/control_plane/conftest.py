@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import SecretStr
 
 from control_plane.app import create_app
-from control_plane.database import migrate
+from control_plane.migration import migrate
 from control_plane.publishing.repository import NOTHING
 from control_plane.routes.models import RULE_IDS
 from control_plane.settings import Settings

@@ -9,7 +9,7 @@ from asgi_lifespan import LifespanManager
 from pydantic import SecretStr
 
 from control_plane.app import create_app
-from control_plane.database import migrate
+from control_plane.migration import migrate
 from control_plane.settings import Settings
 from testing.control_plane import running
 from testing.proxy import Proxy

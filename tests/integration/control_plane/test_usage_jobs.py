@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from control_plane.database import Database, migrate, revert
+from control_plane.database import Database
 from control_plane.errors import InvalidError
+from control_plane.migration import migrate, revert
 from control_plane.usage import jobs as rollup
 from control_plane.usage import near_limit_repository as nearness
 from control_plane.usage.jobs import roll_up, tidy

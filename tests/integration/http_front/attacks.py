@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from control_plane.database import migrate
+from control_plane.migration import migrate
 from testing.node import key_of, rule, write_snapshot
 from tests.integration.http_front.ports import ADMIN_TOKEN, Port, every_port
 from tidegate.contract.config import Client, Gateway, Plan

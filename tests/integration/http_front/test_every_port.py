@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from control_plane.database import migrate
+from control_plane.migration import migrate
 from testing.effort import share
 from testing.node import write_snapshot
 from tests.integration.http_front.attacks import (

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from control_plane.canary.placement import CanaryPlacement
 from control_plane.clients.models import KeyRow
-from control_plane.database import Database, migrate
+from control_plane.database import Database
+from control_plane.migration import migrate
 from control_plane.publishing.repository import Signer
 from control_plane.publishing.writer import ConfigWriter
 from tidegate.contract.config import ApiKey
