@@ -126,7 +126,7 @@ def retargeted(
     once (in every window), and what was used beyond it stays as a shortfall; a share that only moves is cut from the
     next window on. Only ``spenders``, regions that ever had a node, can have spent anything.
     """
-    schedule = _resized(rule, schedule, target)
+    schedule = _resized(rule, schedule, sum(target.shares.values()))
     steps = needed(rule, schedule.steps, now_us)
     earlier = schedule.most if _weighs(schedule, now_us) else {}
     most = {region: share for region, share in _most(steps, earlier).items() if region in spenders}
@@ -143,23 +143,12 @@ def retargeted(
     return Schedule(steps=cut, target=target, waiting=True, most=most)
 
 
-def _resized(rule: LimitRule, schedule: Schedule, target: ShareStep) -> Schedule:
-    """The schedule of a bucket that has another capacity now, or of clients in the parts of an earlier version: in its
-    steps each region's part of the whole stays.
-    """
-    in_parts = target.limit == PARTS
-    if in_parts:
-        was, size = schedule.target.limit, PARTS
-    else:
-        was, size = sum(schedule.target.shares.values()), sum(target.shares.values())
-    if not (in_parts or _by_capacity(rule)) or not was or was == size:
+def _resized(rule: LimitRule, schedule: Schedule, size: int) -> Schedule:
+    """The schedule of a bucket that has another capacity now: in its steps each region's part of it stays."""
+    was = sum(schedule.target.shares.values())
+    if not _by_capacity(rule) or not was or was == size:
         return schedule
-    steps = tuple(
-        ShareStep(
-            from_us=one.from_us, limit=size if in_parts else one.limit, shares=in_proportion(one.shares, was, size)
-        )
-        for one in schedule.steps
-    )
+    steps = tuple(msgspec.structs.replace(one, shares=in_proportion(one.shares, was, size)) for one in schedule.steps)
     most = {region: -(-share * size // was) for region, share in schedule.most.items()}
     return msgspec.structs.replace(schedule, steps=steps, most=most)
 

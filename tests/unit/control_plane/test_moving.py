@@ -27,7 +27,7 @@ from testing.effort import examples
 from tests.reference.shares import quota_at
 from tidegate.contract.calendar import SKEW_US, cycle_us, grid_of, id_at, next_start_us, start_us
 from tidegate.contract.limits import PARTS, LimitRule, ShareStep
-from tidegate.contract.shares import equal_shares, split, units_of
+from tidegate.contract.shares import equal_shares, split
 
 HOUR_US = 3_600_000_000
 NOW_US = 1_700_000_000_000_000
@@ -247,16 +247,6 @@ def test_no_window_ever_has_more_than_the_largest_limit_in_it(moves: list[tuple[
         ]
         held = [max(share_under(steps, name, begins_us) for _, steps in used) for name in "ab"]
         assert sum(held) <= max(most for most, _ in used), (window, held, seen)
-
-
-def test_shares_in_an_earlier_versions_parts_are_cut_before_they_are_raised() -> None:
-    """Of more parts, both regions seemed to get more, and an override could be spent 1.6 times in a window."""
-    before = settled(step(10**12, a=8 * 10**11, b=2 * 10**11))
-    moved = retargeted(rule(), before, step(PARTS, a=PARTS // 5, b=PARTS * 4 // 5), NOW_US, "ab")
-    assert [units_of(one, 100) for one in moved.steps] == [{"a": 80, "b": 20}, {"a": 20, "b": 20}]
-    assert moved.waiting
-    stays = retargeted(rule(), before, step(PARTS, a=PARTS * 4 // 5, b=PARTS // 5), NOW_US, "ab")
-    assert not stays.waiting
 
 
 @given(moves=st.lists(st.tuples(WEIGHTS, PAUSES_US, st.booleans()), min_size=1, max_size=6), limit=st.integers(1, 50))
