@@ -13,7 +13,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from data_plane.store.ports import Clock, RegionStore
-from data_plane.store.redis.client import store_errors
+from data_plane.store.redis.client import BLOCK_S, store_errors
 
 log = structlog.get_logger()
 
@@ -27,7 +27,6 @@ REPORT_AGAIN_US = 50_000
 BACK_OFF_US = 100_000
 """For how long an agent ignores a counter for which no peer can be asked."""
 GATHER_S = 0.002
-BLOCK_S = 0.5
 _COST = struct.Struct("<q")
 
 

@@ -40,6 +40,7 @@ SHIP_EVERY_S = 0.3
 LEASE_EVERY_US = 1_000_000
 POLL_EVERY_S = 0.02
 REPORT_COMPLETE_EVERY_S = 3.0
+WAIT_S = REPORT_COMPLETE_EVERY_S / 2
 MAX_BACKOFF_S = 15.0
 
 PATH = "/internal/v1/usage"
@@ -114,9 +115,9 @@ class RedisUsageStream:
         if _text(await self._execute("GET", LEASE) or b"") == node:
             await self._execute("DEL", LEASE)
 
-    async def is_empty(self) -> bool:
-        """Whether no batch waits."""
-        return not await self._execute("XLEN", STREAM)
+    async def has_some(self, within_s: float) -> bool:
+        """Whether a batch waits; waits up to ``within_s`` for one."""
+        return bool(await self._execute("XREAD", "COUNT", 1, "BLOCK", round(within_s * 1_000), "STREAMS", STREAM, "0"))
 
     async def oldest(self, count: int) -> Sequence[StreamEntry]:
         """The oldest batches."""
@@ -182,7 +183,7 @@ class UsageShipper:
         self.failures = 0
 
     async def run(self) -> None:
-        """Ship a few times a second, for ever."""
+        """Ship what comes, a few times a second, for ever."""
         backoff_s = SHIP_EVERY_S
         reason: str | None = None
         while True:
@@ -191,7 +192,7 @@ class UsageShipper:
                 if not 0 <= self._clock.now_us() - self._leased_us < LEASE_EVERY_US:
                     self._leased_us = self._clock.now_us()
                     self.has_lease = await self._stream.hold_lease(self._node)
-                if self.has_lease:
+                if self.has_lease and (await self._stream.has_some(WAIT_S) or self._is_report_due()):
                     await self.ship()
                     if reason is not None:
                         log.info("usage_shipped_again")
@@ -235,11 +236,7 @@ class UsageShipper:
             await self._ship()
 
     async def _ship(self) -> None:
-        now_us = self._clock.now_us()
-        is_report_due = not 0 <= now_us - self._reported_complete_us < REPORT_COMPLETE_EVERY_S * 1e6
-        if not is_report_due and await self._stream.is_empty():
-            self.lag_s = 0.0
-            return
+        now_us, is_report_due = self._clock.now_us(), self._is_report_due()
         # read before the stream, which then contains all that was flushed until then
         until_us = await self._stream.flushed_until_us(now_us)
         until_ms = None if until_us is None else until_us // 1_000
@@ -262,6 +259,9 @@ class UsageShipper:
                 self._reported_complete_us = now_us
                 return
             await self._stream.hold_lease(self._node)
+
+    def _is_report_due(self) -> bool:
+        return not 0 <= self._clock.now_us() - self._reported_complete_us < REPORT_COMPLETE_EVERY_S * 1e6
 
 
 def _waited_s(entry_id: bytes, now_us: int) -> float:

@@ -20,7 +20,9 @@ from data_plane.store.redis.side_link import SideLink
 
 P = ParamSpec("P")
 T = TypeVar("T")
-BLOCKING = frozenset({"BLPOP"})
+BLOCKING = frozenset({"BLPOP", "XREAD"})
+BLOCK_S = 2.0
+"""The longest time for which a command may block (seconds)."""
 
 
 @contextlib.contextmanager
@@ -53,13 +55,17 @@ class SideClient:
 
     def __init__(self, settings: RedisSettings, sentinel: Sentinel | None, link: SideLink | None = None) -> None:
         self._client = _make_client(settings, sentinel)
+        self._patient = _make_client(settings, sentinel, BLOCK_S)
+        """For commands that block."""
         self._link = link
         self._shas: dict[str, str] = {}
 
     @_as_redis_errors
     async def execute(self, *args: Argument) -> Reply:
         """One command; the reply as redis-py reads it."""
-        if self._link is None or args[0] in BLOCKING:
+        if args[0] in BLOCKING:
+            return await self._patient.execute_command(*args)
+        if self._link is None:
             return await self._client.execute_command(*args)
         return (await self._ask(self._link, [args]))[0]
 
@@ -137,6 +143,7 @@ class SideClient:
         """Close its connections."""
         if self._link is not None:
             await self._link.close()
+        await self._patient.aclose()
         await self._client.aclose()
 
     def _by_hash(self, call: ScriptCall) -> Sequence[Argument]:
@@ -149,8 +156,9 @@ class SideClient:
         return sha
 
 
-def _make_client(settings: RedisSettings, sentinel: Sentinel | None) -> Redis | RedisCluster:
+def _make_client(settings: RedisSettings, sentinel: Sentinel | None, patience_s: float = 0.0) -> Redis | RedisCluster:
     options = {"protocol": 2, **connection_options(settings)}
+    options["socket_timeout"] += patience_s
     secure = settings.url.startswith("rediss://")
     if sentinel is not None:
         address = ("host", "port", "path")

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from testing.certificates import certificate
-from testing.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, key_of, rule, write_snapshot
+from testing.node import NOWHERE, PATIENT_MS, PUBLIC_KEY, REGION_CREDENTIAL, key_of, rule, write_snapshot
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import Child, wait_until_done, wait_until_ready
 from tidegate.stack.ports import LOOPBACK, free_ports
@@ -42,7 +42,8 @@ def start_node(tmp_path, snapshot, valkey_url):
             "TIDEGATE_NODE": "n1", "TIDEGATE_REGION": "us-east", "TIDEGATE_PORT": str(port),
             "TIDEGATE_TRUST": "network", "TIDEGATE_REDIS_URL": valkey_url, "TIDEGATE_CONTROL_PLANE_URL": NOWHERE,
             "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": PUBLIC_KEY, "TIDEGATE_REGION_CREDENTIAL": REGION_CREDENTIAL,
-            "TIDEGATE_SNAPSHOT_FILE": str(snapshot), "TIDEGATE_DRAIN_S": "0", **settings,
+            "TIDEGATE_SNAPSHOT_FILE": str(snapshot), "TIDEGATE_DRAIN_S": "0",
+            "TIDEGATE_REDIS_DEADLINE_MS": str(PATIENT_MS), **settings,
         }  # fmt: skip
         node = Child("node", [sys.executable, "-m", "tidegate", "data-plane"], log_path=tmp_path / "log", env=env)
         node.start()

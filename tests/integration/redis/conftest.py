@@ -18,7 +18,7 @@ async def open_store() -> AsyncIterator[OpenStore]:
 
     async def start(url: str, **settings: Any) -> RedisCounterStore:
         # Tests share two cores with others: the deadline is for faults here, not for speed.
-        patient = {"deadline_ms": 100.0, "connect_timeout_ms": 10_000.0}
+        patient = {"deadline_ms": 1_000.0, "connect_timeout_ms": 10_000.0}
         store = RedisCounterStore(RedisSettings(url=url, **(patient | settings)))
         opened.append(store)
         await store.start()
