@@ -26,6 +26,8 @@ from tidegate.contract.load import AdaptivePolicy, Backend, Capacity, ManualFact
 REDUCED = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 SECRETS = [make_credential("reporter", bytes(range(at, at + 32))) for at in (2, 3)]
 IDLE = {"backend": "users", "cpu": 0.1}
+PAUSE_S = 0.1
+"""Between rounds of requests: demand is known after a second, however many there are in it."""
 HOUR = {"algorithm": "fixed_window", "window_us": 3_600_000_000}
 
 
@@ -107,6 +109,7 @@ async def test_the_lowest_class_is_shed_and_told_why(tmp_path, valkey_url, lane)
                 low = [await ask(node, f"low-{number}") for number in range(9)]
                 assert (await ask(node, "pro")).status_code == 200, "a tenth of what is asked for, and half is admitted"
                 shed = next((who for who, answer in enumerate(low) if answer.status_code == 429), None)
+                await asyncio.sleep(PAUSE_S)
         seen_shed = low[shed]
         body = seen_shed.json()
         assert seen_shed.status_code == 429
@@ -144,6 +147,7 @@ async def test_the_boundary_class_is_cut_by_clients_not_by_chance(tmp_path, valk
                 classes = {one["priority"]: one for one in loads[0]["classes"]} if loads else {}
                 if classes and classes[0]["offered_per_s"] and classes[0]["factor"] < 1.0:
                     break
+                await asyncio.sleep(PAUSE_S)
         assert classes[0]["factor"] == pytest.approx(0.5, abs=0.001)
         seed, half = hour_seed(int(time.time() * 1e6)), threshold_of(FULL // 2)
         expected = [cohort_of(f'"low-{number}"'.encode(), seed) < half for number in range(40)]
@@ -159,6 +163,7 @@ async def test_an_admitted_request_costs_more_and_headers_say_what_is_left(tmp_p
             while not (passed == before and 0 < len(passed) < 40):  # until demand is known, and the class is cut
                 answers = await asyncio.gather(*(ask(node, f"low-{number}") for number in range(40)))
                 before, passed = passed, [one.json()["client"] for one in answers if one.status_code == 200]
+                await asyncio.sleep(PAUSE_S)
         client = passed[0]
         left = []
         for _ in range(20):
@@ -205,6 +210,7 @@ async def test_a_client_that_its_own_limit_denies_takes_nobodys_place(tmp_path, 
                     await node.post("/v1/load", json=IDLE, headers={"x-tidegate-token": secret})
                 await asyncio.gather(*(ask(node, "greedy") for _ in range(60)))
                 ticks |= {one["decided_at"] for one in (await status_of(node))["backends"]}
+                await asyncio.sleep(PAUSE_S)
         (load,) = (await status_of(node))["backends"]
         assert {one["factor"] for one in load["classes"]} == {1.0}
         others = await asyncio.gather(*(ask(node, f"low-{number}") for number in range(10)))
