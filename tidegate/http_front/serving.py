@@ -6,9 +6,8 @@ from typing import Any, cast
 
 import uvicorn
 
-from tidegate.http_front.connection import Connection
+from tidegate.http_front.connection import Connection, Outbox
 from tidegate.http_front.front import Front
-from tidegate.http_front.outbox import Outbox
 
 
 def protocol_class(front: Front) -> type[asyncio.Protocol]:
