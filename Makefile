@@ -15,10 +15,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-# One process of tests more than cores, as many tests wait. A file's tests stay together, but in files that
+# Two processes of tests more than cores, as many tests wait. A file's tests stay together, but in files that
 # tests/division.py names.
 CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
-WORKERS ?= $(shell expr $(CORES) + 1)
+WORKERS ?= $(shell expr $(CORES) + 2)
 CACHE := $(CURDIR)/.cache
 
 export UV_CACHE_DIR := $(CACHE)/uv
