@@ -206,7 +206,7 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
         "asked-in-vain", "data_plane.rights.client.RightsClient.note_answer", _never_empty
     ),
     "ask seldom where all together have too little": Switch(
-        "hot-and-cold-costly", "data_plane.rights.client.RightsClient.choose_peer", _never_in_vain
+        "asked-in-vain-costly", "data_plane.rights.client.RightsClient.choose_peer", _never_in_vain
     ),
     # Rights in buckets
     "capacity that comes back brings no tokens": one(
