@@ -293,6 +293,9 @@ async def test_a_roll_out_whose_first_nodes_spoke_of_the_cut_costs_no_further_wa
             (await served.admin.post(f"/v1/rollouts/{rollout}/release", json={})).raise_for_status()
             view = await until_view(served.admin, lambda view: view["move"] is None)
             assert view["in_force"] == {"eu": 200, "us": 800}
+            async with asyncio.timeout(10):  # the move is over before the node has been sent the raise
+                while len(spoken) < 3:
+                    await asyncio.sleep(0.01)
             assert len(spoken) == 3, "the cut, the cut again, the raise"
 
 
