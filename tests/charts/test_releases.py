@@ -151,6 +151,16 @@ def test_pods_follow_a_new_database_url():
     assert checksums[0] != checksums[1]
 
 
+@pytest.mark.parametrize("chart", [CONTROL_PLANE, DATA_PLANE])
+def test_annotations_of_pods_come_beside_the_checksum_and_never_in_its_place(chart: Path):
+    given = with_required(chart, {"podAnnotations": {"team": "edge", "checksum/secrets": "none"}})
+    for manifests in (render(chart, with_required(chart, {})), render(chart, given)):
+        ours = [one["spec"]["template"]["metadata"] for one in manifests if one["kind"] == "Deployment"]
+        checksums = [pod["annotations"]["checksum/secrets"] for pod in ours]
+        assert all(re.fullmatch(r"[0-9a-f]{64}", checksum) for checksum in checksums), checksums
+    assert all(pod["annotations"]["team"] == "edge" for pod in ours)
+
+
 def test_a_new_version_of_the_chart_leaves_the_bundled_store_running(tmp_path):
     def store(chart: Path) -> dict[str, Any]:
         return manifest(render(chart, with_required(DATA_PLANE, {"commonLabels": {"team": "edge"}})), "StatefulSet")

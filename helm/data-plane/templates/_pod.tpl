@@ -96,8 +96,8 @@ annotations:
   {{- $external := .root.Values.store.external }}
   {{- $given := list .root.Values.credential.value $external.url .given }}
   {{- $named := list .root.Values.credential.existingSecret .root.Values.controlPlane.publicKeySecret .root.Values.store.bundled.existingSecret $external.existingSecret $external.sentinelSecret }}
-  checksum/secrets: {{ include "tidegate.checksum" (dict "root" .root "given" $given "secrets" $named) }}
-  {{- with .root.Values.podAnnotations }}{{ toYaml . | nindent 2 }}{{ end }}
+  {{- $ours := dict "checksum/secrets" (include "tidegate.checksum" (dict "root" .root "given" $given "secrets" $named)) }}
+  {{- merge $ours (.root.Values.podAnnotations | default dict) | toYaml | nindent 2 }}
 {{- end -}}
 
 {{- /* The three probes, asked at the health port in plain HTTP. */ -}}
