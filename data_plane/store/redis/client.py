@@ -1,5 +1,6 @@
 """The store's side client, for what is not a decision: a connection of its own, or redis-py on a Cluster."""
 
+import asyncio
 import functools
 import hashlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -24,7 +25,7 @@ BLOCK_S = 2.0
 
 
 def _store_errors(ask: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Raise ``StoreUnavailableError`` for any error of redis-py or of the network.
+    """Raise ``StoreUnavailableError`` for any error of redis-py or of the network, and where time is up.
 
     A Cluster without a server, or a slot without one, is an error of redis-py that is no ``RedisError``.
     """
@@ -51,21 +52,44 @@ class SideClient:
         self._patient = _make_client(settings, sentinel, BLOCK_S)
         """For commands that block."""
         self._link = link
+        self._within_s = 2 * settings.connect_timeout_ms / 1_000
         self._shas: dict[str, str] = {}
 
     @_store_errors
     async def execute(self, *args: Argument) -> Reply:
         """One command; the reply as redis-py reads it."""
-        return await self._execute(*args)
+        async with self._bounded(BLOCK_S if args[0] in BLOCKING else 0.0):
+            return await self._execute(*args)
 
     @_store_errors
     async def call_script(self, source: str, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
         """Run a script by its hash, sending its text once when the server does not know it."""
-        return await self._call(ScriptCall(source, keys, args))
+        async with self._bounded():
+            return await self._call(ScriptCall(source, keys, args))
 
     @_store_errors
     async def execute_all(self, commands: Sequence[Sequence[Argument] | ScriptCall]) -> list[Reply]:
         """Many commands and scripts in one round trip to each server; the first error is raised."""
+        async with self._bounded():
+            return await self._execute_all(commands)
+
+    @_store_errors
+    async def scan(self, cursor: str, pattern: str, count: int) -> tuple[str, list[bytes]]:
+        """A page of the keys of all servers, one after the other; '' begins, and is what the last page answers."""
+        async with self._bounded():
+            return await self._scan(cursor, pattern, count)
+
+    @_store_errors
+    async def info(self) -> Sequence[Mapping[str, Any]]:
+        """``INFO`` of each server that holds counters, numbers as numbers."""
+        async with self._bounded():
+            return await self._info()
+
+    def _bounded(self, blocks_s: float = 0.0) -> asyncio.Timeout:
+        """Two tries: by itself redis-py tries eleven times to reach a server that hangs."""
+        return asyncio.timeout(self._within_s + blocks_s)
+
+    async def _execute_all(self, commands: Sequence[Sequence[Argument] | ScriptCall]) -> list[Reply]:
         packed = [self._by_hash(command) if isinstance(command, ScriptCall) else command for command in commands]
         try:
             if self._link is not None:
@@ -108,9 +132,7 @@ class SideClient:
                 replies[at] = read[name](reply)
         return replies
 
-    @_store_errors
-    async def scan(self, cursor: str, pattern: str, count: int) -> tuple[str, list[bytes]]:
-        """A page of the keys of all servers, one after the other; '' begins, and is what the last page answers."""
+    async def _scan(self, cursor: str, pattern: str, count: int) -> tuple[str, list[bytes]]:
         client: Any = self._client
         if not isinstance(client, RedisCluster):
             following, keys = await self._execute("SCAN", cursor or 0, "MATCH", pattern, "COUNT", count)
@@ -129,9 +151,7 @@ class SideClient:
             return f"{name} {int(following)}", keys
         return (f"{names[1]} 0" if len(names) > 1 else ""), keys
 
-    @_store_errors
-    async def info(self) -> Sequence[Mapping[str, Any]]:
-        """``INFO`` of each server that holds counters, numbers as numbers."""
+    async def _info(self) -> Sequence[Mapping[str, Any]]:
         client: Any = self._client  # redis-py leaves its method untyped
         if not isinstance(client, RedisCluster):
             return [await self._execute("INFO")]

@@ -13,6 +13,7 @@ import redis
 from data_plane.holds.redis_holds import RedisHoldStore
 from data_plane.holds.tokens import Hold
 from data_plane.metrics.families import of_store
+from data_plane.store.ports import StoreUnavailableError
 from redis.crc import key_slot
 from testing.node import node_client
 from testing.node import rule as node_rule
@@ -215,7 +216,7 @@ async def test_a_charge_that_reached_one_slot_is_ended_by_the_next_try(masters: 
 
 async def test_a_dead_master_costs_only_its_own_slots(masters: Masters, open_store: OpenStore) -> None:
     """Last in this file: there is no replica, so the master stays dead."""
-    store = await open_cluster(open_store, masters, deadline_ms=50, backoff_cap_ms=100)
+    store = await open_cluster(open_store, masters, deadline_ms=50, backoff_cap_ms=100, connect_timeout_ms=1_000)
     with redis.Redis.from_url(masters[0].url) as admin:
         admin.config_set("cluster-require-full-coverage", "no")
     with redis.Redis.from_url(masters[1].url) as admin:
@@ -237,6 +238,9 @@ async def test_a_dead_master_costs_only_its_own_slots(masters: Masters, open_sto
         async with asyncio.timeout(5):
             while (await ask(store, (key_on(1, "paused"),), (rule(9),))).verdict != "circuit_open":
                 pass
+        async with asyncio.timeout(5):  # by itself redis-py tries eleven times
+            with pytest.raises(StoreUnavailableError):
+                await store.execute("GET", key_on(1, "paused").decode())
     finally:
         os.kill(masters[1].child.pid, signal.SIGCONT)
     async with asyncio.timeout(10):  # and is asked again, though no decision needs it

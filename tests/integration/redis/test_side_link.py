@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from data_plane.store.ports import ScriptCall, StoreUnavailableError
+from data_plane.store.redis.client import BLOCK_S
 from testing.stores import redis_binary
 from tests.integration.redis.test_faults import restart
 
@@ -66,6 +67,22 @@ async def test_a_server_that_hangs_costs_a_second_and_answers_nobody_else(server
     finally:
         os.kill(server.child.pid, signal.SIGCONT)
     assert await store.execute("ECHO", "hello") == b"hello"
+
+
+async def test_who_waits_for_news_of_a_server_that_hangs_is_told_soon_after_it_might_have_come(server, open_store):
+    store = await open_store(server.url, connect_timeout_ms=300)
+    waiting = asyncio.create_task(store.execute("XREAD", "BLOCK", round(BLOCK_S * 1_000), "STREAMS", "news", "0"))
+    while b"cmd=xread" not in await store.execute("CLIENT", "LIST"):
+        await asyncio.sleep(0.01)
+    os.kill(server.child.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(2 * BLOCK_S):
+            with pytest.raises(StoreUnavailableError, match=r"^TimeoutError$"):
+                await waiting
+    finally:
+        os.kill(server.child.pid, signal.SIGCONT)
+    await store.execute("XADD", "news", "*", "what", "it is back")
+    assert await store.execute("XREAD", "BLOCK", 1, "STREAMS", "news", "0")
 
 
 async def test_who_waits_when_the_store_is_closed_is_told(server, open_store):
