@@ -35,3 +35,8 @@ def test_shares_of_a_bucket_may_change_with_its_burst():
 def test_a_request_counts_under_the_generation_of_its_client_when_it_was_asked():
     """In this world a client is reset while its last free unit is under way."""
     assert run(random_scenario(60143), 60143, HOST).violations == ()
+
+
+def test_what_a_store_knew_of_transfers_before_it_was_lost_counts_no_more():
+    """In this world a bucket is stored anew after its store was lost, and the ledger beside it is still the old one."""
+    assert run(random_scenario(8501148), 8501148, HOST).violations == ()

@@ -103,8 +103,10 @@ def _on_the_way(world: World, key: bytes, id: int) -> int:
 
 def _book(region: SimulatedRegion, key: bytes) -> dict[tuple[int, bytes, int], int]:
     """Units by what (1: given, 2: received), the peer with its incarnation, and id (``lua/transfers.lua``)."""
-    raw = _raw(region, key + PEER_COUNTS_SUFFIX) or b""
+    raw, state = _raw(region, key + PEER_COUNTS_SUFFIX) or b"", _raw(region, key)
     found: dict[tuple[int, bytes, int], int] = {}
+    if state is not None and state[1:5] != raw[1:5]:
+        return found  # of an epoch of the store that is over: the scripts take it for absent, too
     at = 5
     while raw[:1] == b"\x48" and at < len(raw):
         what, size = raw[at], raw[at + 1]
