@@ -30,7 +30,7 @@ class Answer(NamedTuple):
     have: int
     is_empty: bool
     asked_us: int
-    """When the request was sent that it answers."""
+    """The instant with which ``note_asked`` noted the request that it answers."""
 
 
 class _PendingRequest:

@@ -208,19 +208,16 @@ class RightsExchange:
         known, self.incarnations[self._region] = known_total(outcomes[0])
         await self._end_back_off(key)
         ask = Ask(key, need.id, incarnation, known.units, known.quanta, need.have, need.rate, *limit.params.scale)
-        self._retry_later(key, need.id, cost, peer, now_us)
-        return peer, RightsRequest(key, limit, ask, cost)
-
-    def _retry_later(self, key: bytes, id: int, cost: int, peer: str, now_us: int) -> None:
-        retry_us = self._client.note_asked(key, id, peer, now_us)
-        asyncio.get_running_loop().call_later((retry_us - now_us) / 1e6, self.note_low, key, cost)
+        asked_us = self._clock.now_us()
+        retry_us = self._client.note_asked(key, need.id, peer, asked_us)
+        asyncio.get_running_loop().call_later((retry_us - asked_us) / 1e6, self.note_low, key, cost)
+        return peer, RightsRequest(key, limit, ask, cost, asked_us)
 
     async def _send(self, peer: str, requests: Sequence[RightsRequest]) -> None:
         """Send requests to one peer and take its gifts."""
-        asked_us = self._clock.now_us()
         asks = Asks(
-            region=self._region, incarnation=self.incarnations.get(self._region, 0), sent_at=asked_us / 1e6,
-            asks=tuple(request.ask for request in requests),
+            region=self._region, incarnation=self.incarnations.get(self._region, 0),
+            sent_at=self._clock.now_us() / 1e6, asks=tuple(request.ask for request in requests),
         )  # fmt: skip
         self.tally.messages[peer] += 1
         self.tally.asked[peer] += len(requests)
@@ -232,7 +229,7 @@ class RightsExchange:
         self._note_incarnation(peer, gifts.incarnation)
         by_key = {gift.key: gift for gift in gifts.gifts}
         taken = (
-            self._take_gift(request, gifts, by_key[request.key], asked_us)
+            self._take_gift(request, gifts, by_key[request.key])
             for request in requests
             if request.key in by_key
         )
@@ -240,7 +237,7 @@ class RightsExchange:
             if isinstance(outcome, BaseException) and not isinstance(outcome, StoreUnavailableError):
                 raise outcome
 
-    async def _take_gift(self, request: RightsRequest, gifts: Gifts, gift: Gift, asked_us: int) -> None:
+    async def _take_gift(self, request: RightsRequest, gifts: Gifts, gift: Gift) -> None:
         if not is_plausible(request, gifts, gift):
             self.tally.refused["implausible_gift"] += 1
             return
@@ -251,7 +248,7 @@ class RightsExchange:
             return
         taken = received(outcomes[0])
         now_us = self._clock.now_us()
-        answer = Answer(gifts.region, gift.id, gift.have, gift.is_empty, asked_us)
+        answer = Answer(gifts.region, gift.id, gift.have, gift.is_empty, request.asked_us)
         self._client.note_answer(key, answer, taken.gained, now_us, refill_us=_refill_us(request))
         if taken.gained:
             await self._end_back_off(key)

@@ -10,12 +10,16 @@ from tidegate.contract.rights import Ask, Asks, Gift, Gifts, is_sayable
 
 
 class RightsRequest(NamedTuple):
-    """A request to a peer for rights of one counter; ``cost`` is that of the decision that has too few."""
+    """A request to a peer for rights of one counter; ``cost`` is that of the decision that has too few.
+
+    ``asked_us`` is the instant by which ``RightsClient`` knows it.
+    """
 
     key: bytes
     limit: StrictLimit
     ask: Ask
     cost: int
+    asked_us: int
 
 
 class RightsTransport(Protocol):

@@ -40,3 +40,8 @@ def test_a_request_counts_under_the_generation_of_its_client_when_it_was_asked()
 def test_what_a_store_knew_of_transfers_before_it_was_lost_counts_no_more():
     """In this world a bucket is stored anew after its store was lost, and the ledger beside it is still the old one."""
     assert run(random_scenario(8501148), 8501148, HOST).violations == ()
+
+
+def test_an_answer_about_rights_ends_its_request():
+    """In this world the window is too short where an agent waits for answers that it has."""
+    assert run(random_scenario(8404288), 8404288, HOST).violations == ()
