@@ -90,7 +90,7 @@ async def _written(request: Request) -> dict[str, object]:
         return {}
     try:
         body = await request.json()
-    except ValueError:  # there is none, or the route refuses it
+    except (ValueError, RecursionError):  # there is none, or the route refuses it
         return {}
     return body if isinstance(body, dict) else {}
 

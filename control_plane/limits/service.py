@@ -227,7 +227,9 @@ def fractions_of(row: LimitRow, regions: Sequence[str]) -> dict[str, float]:
     if not (row.auto_shares and row.auto_fractions):
         return {}
     # a region that came since the last balance takes an equal part; the parts need not sum to 1
-    return {region: row.auto_fractions.get(region, 1 / len(regions)) for region in regions}
+    fractions = {region: row.auto_fractions.get(region, 1 / len(regions)) for region in regions}
+    # equal parts, too, where the region is gone that had all of it
+    return fractions if any(fractions.values()) else {}
 
 
 def _split(row: LimitRow, whole: int, regions: Sequence[str]) -> dict[str, int]:

@@ -20,7 +20,7 @@ from control_plane.access.principals import Caller
 from control_plane.audit import repository as audit
 from control_plane.audit.repository import Origin, without_secrets
 from control_plane.database import Database
-from control_plane.errors import ConflictError, UnavailableError
+from control_plane.errors import ConflictError, FieldError, InvalidError, UnavailableError
 from control_plane.publishing import repository
 from control_plane.publishing.models import STAGED_KINDS, ConfigHead, Revision
 from control_plane.publishing.repository import ChangedDocument, DocumentKey, Signer, canonical, key_of, shown
@@ -43,6 +43,7 @@ Derive = Callable[["ConfigWrite"], Awaitable[None]]
 """Publishes, withdraws and records in a write what follows from the documents that services published."""
 Place = Callable[..., "CanaryPlacement"]
 """Makes the placement of a write that a roll-out holds back from some nodes."""
+REASON = "X-Tidegate-Reason"
 MAX_REASON_LENGTH = 500
 
 
@@ -400,7 +401,7 @@ class Change:
 async def _creation(
     request: Request,
     caller: Caller,
-    reason: Annotated[str | None, Header(alias="X-Tidegate-Reason", max_length=MAX_REASON_LENGTH)] = None,
+    reason: Annotated[str | None, Header(alias=REASON, description=f"at most {MAX_REASON_LENGTH} letters")] = None,
     prefer: Annotated[
         str | None,
         Header(
@@ -413,7 +414,7 @@ async def _creation(
         writer=request.state.writer,
         reach=request.state.reach,
         author=caller.name,
-        reason=None if reason is None else _as_text(reason),
+        reason=None if reason is None else _reason_in(reason),
         wait_s=wanted_wait_s(prefer),
         origin=Origin(caller.role, request.scope.get("request_id"), request.client.host if request.client else None),
         immediate=wants_immediate(prefer),
@@ -434,9 +435,11 @@ async def _change(
     return change
 
 
-def _as_text(header: str) -> str:
+def _reason_in(header: str) -> str:
     # headers arrive as latin-1; people write UTF-8
     text = header.encode("latin-1", "replace").decode("utf-8", "replace")
+    if len(text) > MAX_REASON_LENGTH:
+        raise InvalidError([FieldError(REASON, f"has more than {MAX_REASON_LENGTH} letters")])
     return "".join(letter if letter.isprintable() else " " for letter in text).strip()
 
 

@@ -41,6 +41,13 @@ InForce = Callable[[AsyncSession], Awaitable[set[str]]]
 _log = structlog.stdlib.get_logger("tidegate.stream")
 
 
+class StagePlace(NamedTuple):
+    """Whether a node is in the stage of a roll-out; ``rollout`` is the revision that began it, 0 where there is none."""
+
+    rollout: int
+    in_stage: bool
+
+
 class Views(NamedTuple):
     """The newest revision, and what nodes outside the stage of a roll-out should have (the same where there is none).
 
@@ -59,9 +66,9 @@ class Views(NamedTuple):
         """Whether this node gets the head."""
         return not self.region or (region == self.region and self.node in ("", node))
 
-    def rollout_for(self, region: str, node: str) -> int | None:
-        """The roll-out that this node is in the stage of: 0 where there is none, ``None`` outside the stage."""
-        return self.rollout if self.in_stage(region, node) else None
+    def place_of(self, region: str, node: str) -> StagePlace:
+        """Where this node stands in the roll-out that is under way."""
+        return StagePlace(self.rollout, self.in_stage(region, node))
 
     def of(self, region: str, node: str) -> Head:
         """What this node should have."""
@@ -195,8 +202,8 @@ class Frames(NamedTuple):
     lines: tuple[bytes, ...]
 
 
-FramesKey = tuple[int | None, Head, int | None]
-"""Base (``None``: a snapshot), head, and ``Views.rollout_for``."""
+FramesKey = tuple[int | None, Head, StagePlace]
+"""Base (``None``: a snapshot), head, and ``Views.place_of``."""
 KeptFrames = OrderedDict[FramesKey, asyncio.Task[Frames]]
 
 
@@ -370,43 +377,43 @@ class FrameSource:
 
         ``None`` if it has that, or is ahead: then it has left the stage, and keeps the revision.
         """
-        head, rollout = views.of(hello.region, hello.node), views.rollout_for(hello.region, hello.node)
+        head, place = views.of(hello.region, hello.node), views.place_of(hello.region, hello.node)
         if known and (head == has or head.revision < has.revision):
             return None
         base = has.revision if known else 0
-        frames = await (self.delta(base, head, rollout) if known else self.snapshot(head, rollout))
-        gets_stage = rollout and base < views.stage_revision <= frames.head.revision
+        frames = await (self.delta(base, head, place) if known else self.snapshot(head, place))
+        gets_stage = place.rollout and place.in_stage and base < views.stage_revision <= frames.head.revision
         return Update(frames, views.stage_revision if gets_stage else None)
 
-    async def snapshot(self, head: Head, rollout: int | None) -> Frames:
-        """A snapshot of ``head`` or newer, for nodes whose ``Views.rollout_for`` is ``rollout``.
+    async def snapshot(self, head: Head, place: StagePlace) -> Frames:
+        """A snapshot of ``head`` or newer, for nodes in this place.
 
-        Raises ``UnavailableError`` where another roll-out has begun: such nodes may be outside its stage.
+        Raises ``UnavailableError`` where another roll-out has begun: they may have another place in it.
         """
-        return await self._shared(self._snapshots, KEPT_SNAPSHOTS, (None, head, rollout))
+        return await self._shared(self._snapshots, KEPT_SNAPSHOTS, (None, head, place))
 
-    async def delta(self, base: int, head: Head, rollout: int | None) -> Frames:
+    async def delta(self, base: int, head: Head, place: StagePlace) -> Frames:
         """A delta from ``base`` to ``head`` or newer, as ``snapshot``; a snapshot if ``base`` is too old."""
-        return await self._shared(self._deltas, KEPT_DELTAS, (base, head, rollout))
+        return await self._shared(self._deltas, KEPT_DELTAS, (base, head, place))
 
     async def _shared(self, kept: KeptFrames, most: int, key: FramesKey) -> Frames:
         task = kept.get(key)
         if task is None or _failed(task):
-            base, _, rollout = key
-            task = kept[key] = asyncio.create_task(self._read(base, rollout))
+            base, _, place = key
+            task = kept[key] = asyncio.create_task(self._read(base, place))
             while len(kept) > most:
                 kept.popitem(last=False)
         return await asyncio.shield(task)
 
-    async def _read(self, base: int | None, rollout: int | None) -> Frames:
+    async def _read(self, base: int | None, place: StagePlace) -> Frames:
         async with self._database.read() as session:
             whole = await repository.whole_head(session)
-            if rollout is not None and whole.rollout not in (None, rollout):
+            if whole.rollout not in (None, place.rollout):
                 raise UnavailableError("Another roll-out has begun.")
             if base is not None and base < whole.deltas_from:
                 base = None
             head, lacks, held = Head(whole.revision, whole.digest), None, Held()
-            if rollout is None and whole.rollout is not None:
+            if not place.in_stage and whole.rollout is not None:
                 lacking = await rollouts.rollout(session, whole.rollout, with_held=True)
                 if lacking is not None:
                     head = Head(whole.stable_revision or 0, whole.stable_digest or "")

@@ -1,6 +1,7 @@
 """Entity tags: a strong hash of what a resource shows, so that nobody overwrites what they have not seen."""
 
 import hashlib
+import json
 
 from fastapi.responses import Response
 from pydantic import BaseModel
@@ -10,7 +11,8 @@ from control_plane.errors import PreconditionFailedError
 
 def etag_of(view: BaseModel) -> str:
     """The strong entity tag of a representation, without the members that its class calls ``UNTAGGED``."""
-    text = view.model_dump_json(exclude=getattr(view, "UNTAGGED", None))
+    # sorted: Postgres gives the members of an object back in an order of its own
+    text = json.dumps(view.model_dump(mode="json", exclude=getattr(view, "UNTAGGED", None)), sort_keys=True)
     return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
 
 

@@ -365,6 +365,18 @@ async def test_auto_shares_follow_demand_and_say_why(
             await database.close()
 
 
+async def test_who_is_left_when_a_region_goes_that_had_all_shares_equally(api: httpx.AsyncClient) -> None:
+    for region in ("us", "eu"):
+        await api.put(f"/v1/regions/{region}", json={})
+    await api.put("/v1/plans/p", json={"limits": [{"name": "h", "limit": 100, "window_s": 3600, "mode": "strict"}]})
+    for shares in ({"us": 1.0, "eu": 0.0}, "auto"):
+        (await api.put("/v1/quotas/p/h", json={"shares": shares})).raise_for_status()
+    (await api.delete("/v1/regions/us")).raise_for_status()
+    assert (await api.get("/v1/quotas/p/h")).json()["units"] == {"eu": 100}
+    job = await api.post("/v1/jobs/quota-rebalancing/run", headers={"Prefer": "wait=10"})
+    assert job.json()["last_outcome"] == "done", job.text
+
+
 async def test_a_limit_that_must_wait_for_a_roll_out_keeps_no_other_from_being_balanced(
     make_settings: Callable[..., Settings],
 ) -> None:

@@ -43,13 +43,16 @@ async def test_lost_updates_are_refused(api: httpx.AsyncClient) -> None:
 
 
 async def test_a_revision_says_who_and_why_and_what(api: httpx.AsyncClient) -> None:
-    reason = {"X-Tidegate-Reason": "für Olive".encode()}
-    made = await api.put("/v1/plans/p", json={"priority": 1}, headers=reason)
+    why = "für Olive, " + 480 * "ж"
+    made = await api.put("/v1/plans/p", json={"priority": 1}, headers={"X-Tidegate-Reason": why.encode()})
     assert made.headers["x-tidegate-revision"] == "1"
     await api.put("/v1/plans/p", json={"priority": 2})
     first = await api.get("/v1/revisions/1")
-    assert (first.json()["author"], first.json()["reason"]) == ("first-admin", "für Olive")
+    assert (first.json()["author"], first.json()["reason"]) == ("first-admin", why)
     assert first.headers["etag"]
+    refused = await api.put("/v1/plans/p", json={}, headers={"X-Tidegate-Reason": (501 * "ж").encode()})
+    assert refused.status_code == 422
+    assert refused.json()["errors"] == [{"field": "X-Tidegate-Reason", "message": "has more than 500 letters"}]
     diff = (await api.get("/v1/revisions/2/diff")).json()
     assert diff["changes"] == [
         {"kind": "plan", "id": "p", "before": {"plan": "p", "priority": 1}, "after": {"plan": "p", "priority": 2}}

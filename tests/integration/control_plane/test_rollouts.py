@@ -473,7 +473,7 @@ async def test_a_canary_that_dies_of_it_has_no_successor(
 async def test_a_stream_that_saw_no_roll_out_yet_reads_nothing_that_is_held_back(
     make_settings: Callable[..., Settings],
 ) -> None:
-    """A stream looks at the head, and then has its delta read: a roll-out may begin in between."""
+    """A stream looks at the head, and then has its delta read: a roll-out may begin in between, or another one."""
     settings = make_settings()
     async with fleet(settings, SLOW) as found, other_replica(settings) as database:
         frames = FrameSource(database, Signer(settings.signing_key()), Metrics())
@@ -483,13 +483,18 @@ async def test_a_stream_that_saw_no_roll_out_yet_reads_nothing_that_is_held_back
         async with database.read() as session:
             after = await views(session)
         with pytest.raises(UnavailableError, match="roll-out has begun"):
-            await frames.delta(before.head.revision - 1, before.head, before.rollout_for("us", "us-1"))
+            await frames.delta(before.head.revision - 1, before.head, before.place_of("us", "us-1"))
         with pytest.raises(UnavailableError, match="roll-out has begun"):
-            await frames.snapshot(before.head, before.rollout_for("us", "us-1"))
+            await frames.snapshot(before.head, before.place_of("us", "us-1"))
         for node, expected in (("us-1", b'"priority":1'), ("eu-1", b'"priority":2')):
             region = node[:2]
-            made = await frames.snapshot(after.of(region, node), after.rollout_for(region, node))
+            made = await frames.snapshot(after.of(region, node), after.place_of(region, node))
             assert expected in b"".join(made.lines), node
+        (await found.admin.post(f"/v1/rollouts/{after.rollout}/release")).raise_for_status()
+        await found.write("/v1/rollouts/policy", SLOW | {"node": "eu-2"})
+        await found.write("/v1/plans/p", {"priority": 3})
+        with pytest.raises(UnavailableError, match="roll-out has begun"):
+            await frames.delta(before.head.revision, after.stable, after.place_of("eu", "eu-2"))
 
 
 async def test_a_region_that_dies_of_it_is_not_waited_for(

@@ -216,3 +216,5 @@ async def test_a_body_that_is_nested_too_deeply_is_refused(api: httpx.AsyncClien
     body = b'{"plan":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
     answer = await api.put(f"/v1/clients/{INSIDE}", content=body, headers=headers)
     assert answer.status_code in {400, 422}, answer.text
+    unread = await api.request("DELETE", f"/v1/clients/{INSIDE}", content=body, headers=headers)
+    assert unread.status_code == 204, unread.text
