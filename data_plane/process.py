@@ -19,7 +19,7 @@ from tidegate.contract.decoding import UNREADABLE
 
 log = structlog.get_logger()
 Job = Callable[[], Coroutine[Any, Any, None]]
-"""Work that never ends by itself."""
+"""Background work: it runs until it is cancelled, or returns when nothing is left to do."""
 AGAIN_AFTER_S = 1.0
 RENEWED_WITHIN_S = 5.0
 """How long a renewed certificate may wait until it is used."""
@@ -36,7 +36,7 @@ class SystemClock:
 
 
 async def run_forever(work: Job, again_after_s: float = AGAIN_AFTER_S) -> None:
-    """Run ``work`` until it is cancelled. Restart it after any exception, which is a bug and logged as an error."""
+    """Run ``work`` until it returns or is cancelled. Restart it after any exception: a bug, logged as an error."""
     await AsyncRetrying(wait=wait_fixed(again_after_s), before_sleep=_died)(work)
 
 
@@ -83,9 +83,9 @@ class TlsFiles(NamedTuple):
         self._load_ca(context)
 
     async def keep_loaded(self, context: ssl.SSLContext) -> None:
-        """Load them again whenever one changes, as long as there is one. Files that cannot be loaded change nothing.
+        """Load them again whenever one changes; return at once if none is set.
 
-        A new CA is believed beside the one before it.
+        Files that cannot be loaded change nothing. A new CA is trusted beside the one before it.
         """
         loaded = self._state()
         while any(self):

@@ -10,7 +10,7 @@
 --          that may be refused meets a strict limit that this node must not decide (see strict_parameters.lua)
 -- A charge empties a bucket at most. A log gets one entry, at now, of at most the largest cost of an entry. A window is
 -- charged up to 64 times its limit: its state holds no more and peers would refuse more as implausible.
-local MAX_LIMITS = 64
+local MAX_TIMES_LIMIT = 64
 local BEYOND_ANY_LIMIT = 562949953421312
 local LARGEST_ENTRY = 65535
 local CHARGED = { [0] = fixed_window, sliding_window }
@@ -27,7 +27,7 @@ local function charged_bucket(key, shared, rate, unit, size, cost, queue)
     return bucket_value(0, at, debt, rate, unit, size, 0, 0, 0), math.max(1, ttl_ms(fills))
   end
   -- Peers charge their own buckets at most one bucket's size.
-  return bucket_value(1, at, debt, rate, unit, size, taken + math.min(cost, MAX_LIMITS * size), returned,
+  return bucket_value(1, at, debt, rate, unit, size, taken + math.min(cost, MAX_TIMES_LIMIT * size), returned,
     born > 0 and born or now),
     ttl_ms(fills + SLACK_US), now, dirty
 end
@@ -40,7 +40,7 @@ local function charged_rights(key, algorithm, packed, cost)
     return nil
   elseif algorithm < 3 then
     local state = rights_load(key, params)
-    state.taken = math.max(state.taken, math.min(state.taken + cost, MAX_LIMITS * params.limit))
+    state.taken = math.max(state.taken, math.min(state.taken + cost, MAX_TIMES_LIMIT * params.limit))
     if algorithm == 2 then
       state.entries = state.entries .. pack('<I7I2', select(2, log_used(state, 0)), math.min(cost, LARGEST_ENTRY))
     end
@@ -52,7 +52,7 @@ local function charged_rights(key, algorithm, packed, cost)
 end
 
 local function charged_window(algorithm, key, shared, limit, b, c, cost)
-  local max_units = MAX_LIMITS * limit
+  local max_units = MAX_TIMES_LIMIT * limit
   local _, left, value, ttl, due, was_dirty
   _, left, _, _, _, value, ttl, due, was_dirty =
     CHARGED[algorithm](key, shared, max_units, b, c, math.min(cost, max_units))

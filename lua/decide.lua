@@ -19,6 +19,9 @@
 --                of the check's, and the share of the remaining units that an allowed caller is shown
 -- Reply    one string of little-endian signed 8-byte integers: now_us, then for each limit remaining, reset_us and wait:
 --          >= 0 allowed, after that many microseconds; -1 never; else denied, to retry after -1 - n microseconds
+-- An algorithm returns its wait, what is left and the time until the reset as things stand, and both as they are once the
+-- check is admitted; where it may be, also the value to store, its TTL in milliseconds and, of a shared counter, when its
+-- mark is due and whether it was marked before.
 -- Only an allowed check with a cost writes counters. Their TTL ends when the state stops to matter.
 local RULES = {}
 local decide_extended

@@ -45,6 +45,8 @@ local function strict_params(algorithm, packed, dirty_key, older_too)
   if params.since >= params.birth + params.skew then
     params.birth = 0
   end
+  -- Windows up to this one may have begun before this epoch, by some clock. What was admitted in them is unknown, so the
+  -- region owns no rights there.
   params.quiet = params.birth > 0 and id_of(params, params.birth + params.skew) or -1152921504606846976
   return params, from
 end

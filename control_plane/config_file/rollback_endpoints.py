@@ -25,7 +25,7 @@ class RollbackRequest(Body):
 
 
 NO_WORDS = RollbackRequest()
-"""Whoever is called at night may leave the body out."""
+"""The body may be left out."""
 
 
 class RolledBack(View):

@@ -11,7 +11,7 @@ from control_plane.config_file import entries, sections
 from control_plane.config_file.differences import Difference, differences
 from control_plane.config_file.places import within
 from control_plane.config_file.schemas import ClientEntry
-from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTIONS, ConfigFile
+from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTIONS, ConfigFile, Section
 from control_plane.database import chunks
 from control_plane.errors import ConflictError, FieldError
 from control_plane.publishing.writer import ConfigWrite
@@ -134,13 +134,18 @@ async def delete(write: ConfigWrite, changes: Sequence[Difference]) -> None:
     stays: list[FieldError] = []
     for section in reversed(SECTIONS):
         for change in changes:
-            if change.section != section.name:
-                continue
-            try:
-                with within(f"{section.name}.{change.name}"):
-                    async with write.session.begin_nested():
-                        await section.resource.delete(write, change.name, Preconditions())
-            except ConflictError as error:
-                stays += [FieldError(item.field, f"{NOT_NAMED} {item.message}") for item in error.errors]
+            if change.section == section.name:
+                stays += await _delete_one(write, section, change.name)
     if stays:
         raise ConflictError("; ".join(f"{item.field}: {item.message}" for item in stays[:SHOWN]), stays[:MOST_NAMED])
+
+
+async def _delete_one(write: ConfigWrite, section: Section, name: str) -> list[FieldError]:
+    """Delete one thing. Returns why it may not go; then it stays as it was."""
+    try:
+        with within(f"{section.name}.{name}"):
+            async with write.session.begin_nested():
+                await section.resource.delete(write, name, Preconditions())
+    except ConflictError as error:
+        return [FieldError(item.field, f"{NOT_NAMED} {item.message}") for item in error.errors]
+    return []

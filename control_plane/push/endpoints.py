@@ -123,8 +123,10 @@ async def list_nodes(
 
 def _reaches(rollout: RolloutRow | None, node: Node) -> bool:
     """Whether a node that applied a newer revision has what this one changed: not while that is held back from it."""
-    if rollout is None or rollout.released_revision is not None:
-        return rollout is None or node.applied_revision >= (rollout.released_revision or 0)
+    if rollout is None:
+        return True
+    if rollout.released_revision is not None:
+        return node.applied_revision >= rollout.released_revision
     return node.region == rollout.region and rollout.node in ("", node.node)
 
 

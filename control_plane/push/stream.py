@@ -42,7 +42,7 @@ _log = structlog.stdlib.get_logger("tidegate.stream")
 
 
 class StagePlace(NamedTuple):
-    """Whether a node is in the stage of a roll-out; ``rollout`` is the revision that began it, 0 where there is none."""
+    """Whether a node is in the stage of ``rollout`` (the revision that began it; 0 where none is under way)."""
 
     rollout: int
     in_stage: bool

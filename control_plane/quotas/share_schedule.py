@@ -89,7 +89,7 @@ def same_shares(one: ShareStep, other: ShareStep) -> bool:
 
 
 def settled(step: ShareStep) -> Schedule:
-    """The schedule of a limit whose shares never moved."""
+    """The schedule of shares that do not move: ``step`` holds in every window."""
     first = msgspec.structs.replace(step, from_us=0)
     return Schedule(steps=(first,), target=first)
 

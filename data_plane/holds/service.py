@@ -184,7 +184,7 @@ class Holds:
         if not check.limit_set.limits:
             return conclude(check, []), ()
         outcomes, clocks_us = await ask(self._store, check.keys, check.limit_set.params, cost)
-        if check.limit_set.rights and self._rights is not None:
+        if check.limit_set.rights:
             limit_set = check.limit_set
             outcomes = self._rights.understood(limit_set.rights, check.keys, limit_set.params, cost, outcomes)
         return conclude(check, outcomes), clocks_us

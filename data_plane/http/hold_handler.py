@@ -57,7 +57,7 @@ class HoldHandler:
                     "granted": grant.units, "lease": grant.hold, "expires_in_s": grant.expires_in_s,
                     "reason": grant.reason,
                 }  # fmt: skip
-            return self._granted(request, grant, members)
+            return self._answer(request, grant, members)
         except (InputError, UnknownNameError, InvalidAddressError, StoreUnavailableError) as error:
             return _wrong(error)
 
@@ -77,7 +77,7 @@ class HoldHandler:
             members: dict[str, object] = {"reserved": 0, "reservation": None, "expires_in_s": 0.0}
             if isinstance(grant, Grant):
                 members = {"reserved": grant.units, "reservation": grant.hold, "expires_in_s": grant.expires_in_s}
-            return self._granted(request, grant, members)
+            return self._answer(request, grant, members)
         except (InputError, UnknownNameError, InvalidAddressError, StoreUnavailableError) as error:
             return _wrong(error)
 
@@ -123,7 +123,7 @@ class HoldHandler:
                 raise InputError(422, f"{field}: {error}", [FieldError(field, str(error))]) from error
         return [await self._holds.give_back(lease, given.unused) for lease, given in zip(leases, returns, strict=True)]
 
-    def _granted(
+    def _answer(
         self, request: LeaseRequest | ReservationRequest, grant: Grant | Refusal, members: dict[str, object]
     ) -> Answer:
         request_id = f"{self._id_prefix}h{next(self._numbers):x}"

@@ -52,11 +52,7 @@ class Receiver:
 
     def peer_urls(self) -> Mapping[str, str]:
         """The URL of each other region that has one."""
-        return {
-            name: region.peer_url
-            for name, region in self._index().book.regions.items()
-            if name != self._region and region.peer_url is not None
-        }
+        return self._index().book.peer_urls(self._region)
 
     async def receive(self, counts: Counts) -> CountsAnswer:
         """Merge a verified peer's counts. Raises ``StoreUnavailableError``; the peer then sends them again."""
@@ -80,7 +76,8 @@ class Receiver:
             sent_us = int(counts.sent_at * 1e6)
             ages = {number: max(0, sent_us - as_of_us) for number, as_of_us in counts.complete if 0 <= number < SLICES}
             repeated = await self._note_received(counts.region, sent_us, ages, sorted(self.peer_urls()))
-            self._tally.repeated += 0 < len(ages) == repeated
+            if ages and repeated == len(ages):
+                self._tally.repeated += 1
         last = self.last_messages.get(counts.region)
         if last is None or counts.sent_at > last.sent_at_s:
             self.last_messages[counts.region] = LastMessage(counts.sent_at, self._clock.now_us() / 1e6)

@@ -28,18 +28,18 @@ MAX_UNPLACED = 10_000
 
 
 class Sender:
-    """Sends to all peers. ``live_nodes`` is the number of agents that share the region's slices."""
+    """Sends to all peers. ``live_agents`` is the number of agents that share the region's slices."""
 
     def __init__(
         self, region: str, store: CountStore, transport: PeerTransport, clock: Clock, index: Callable[[], RuleIndex],
-        live_nodes: Callable[[], int], receiver: Receiver, tally: ReplicationTally,
+        live_agents: Callable[[], int], receiver: Receiver, tally: ReplicationTally,
     ) -> None:  # fmt: skip
         self._region = region
         self._store = store
         self._transport = transport
         self._clock = clock
         self._index = index
-        self._live_nodes = live_nodes
+        self._live_agents = live_agents
         self._receiver = receiver
         self.sessions: dict[str, PeerSession] = {}
         self._held: Sequence[int] = ()
@@ -96,7 +96,7 @@ class Sender:
             return
         # Also if no peer can be reached: then marks are settled at once.
         asked_us = self._clock.now_us()
-        look = await self._store.look(sorted(urls), -(-SLICES // max(1, self._live_nodes())), self._held)
+        look = await self._store.look(sorted(urls), -(-SLICES // max(1, self._live_agents())), self._held)
         epoch = await self._store.epochs.current(self._region, regions, self._is_shared, look.epoch)
         self._receiver.note_states(look.peers.states)
         is_as_before = epoch == self._epoch and look.held == self._held and not self.anti_entropy.is_under_way

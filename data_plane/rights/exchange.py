@@ -228,11 +228,7 @@ class RightsExchange:
             return
         self._note_incarnation(peer, gifts.incarnation)
         by_key = {gift.key: gift for gift in gifts.gifts}
-        taken = (
-            self._take_gift(request, gifts, by_key[request.key])
-            for request in requests
-            if request.key in by_key
-        )
+        taken = (self._take_gift(request, gifts, by_key[request.key]) for request in requests if request.key in by_key)
         for outcome in await asyncio.gather(*taken, return_exceptions=True):
             if isinstance(outcome, BaseException) and not isinstance(outcome, StoreUnavailableError):
                 raise outcome
@@ -283,12 +279,7 @@ class RightsExchange:
             self.incarnations[peer] = incarnation
 
     def _refresh_peers(self) -> None:
-        regions = self._index().book.regions
-        peers = {
-            name: region.peer_url
-            for name, region in regions.items()
-            if name != self._region and region.peer_url is not None
-        }
+        peers = self._index().book.peer_urls(self._region)
         if peers.keys() != self._peers.keys():
             self._client.set_peers(peers)
         self._peers = peers

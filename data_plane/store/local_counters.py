@@ -8,7 +8,7 @@ from data_plane.store.script_host import ScriptHost
 from data_plane.store.scripts import decide_script
 
 _DIRTY = b"dirty"
-"""Named to the script, which adds nothing: no counter here is shared."""
+"""The dirty key that the script expects. It stays empty, as no counter here is shared."""
 
 
 class LocalCounters:

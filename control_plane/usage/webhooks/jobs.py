@@ -67,7 +67,7 @@ class Deliverer:
         self._look_ups = ThreadPoolExecutor(LOOK_UPS_AT_ONCE, "look-ups")
 
     def jobs(self) -> list[Job]:
-        """The job of the leader."""
+        """The leader's jobs: find alerts, and deliver messages."""
         return [
             Job("usage-alerts", FIND_EVERY_S, self._find, share=FIND_SHARE),
             Job("usage-webhooks", DELIVER_EVERY_S, self._deliver, timeout_s=60.0),

@@ -86,7 +86,7 @@ class SideClient:
             return await self._info()
 
     def _bounded(self, blocks_s: float = 0.0) -> asyncio.Timeout:
-        """Two tries: by itself redis-py tries eleven times to reach a server that hangs."""
+        """The bound of a call: two time-outs and the time that it may block. By itself redis-py tries eleven times."""
         return asyncio.timeout(self._within_s + blocks_s)
 
     async def _execute_all(self, commands: Sequence[Sequence[Argument] | ScriptCall]) -> list[Reply]:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 MOST_UNDER_WAY = 256
 ID_BYTES = 8
 REMEMBERED_MS = 60_000
-"""Longer than redis-py goes on trying."""
+"""Longer than ``SideClient`` goes on trying."""
 CallScript = Callable[[str, Sequence[bytes], Sequence[bytes | int]], Awaitable[object]]
 Answer = Sequence[Outcome] | StoreUnavailableError
 GiveBack = Callable[[CounterCheck, int], None]

@@ -40,7 +40,7 @@ class StoreStats:
     decisions: int = 0
     """Decisions that a script call answered."""
     batches: int = 0
-    """Script calls sent, again ones included."""
+    """Script calls sent; one that is sent again counts again."""
     largest_batch: int = 0
     late_replies: int = 0
     """Replies to calls of which at least one decision had been given up."""
@@ -66,7 +66,7 @@ class ShardStatus:
     circuit: State
     circuit_opened: int
     problem: Reason | None
-    """Why the last attempt to connect failed; ``None`` once one succeeded."""
+    """Why the last attempt to connect failed, or else what the circuit noted; ``None`` without either."""
     server: ServerFacts
 
 

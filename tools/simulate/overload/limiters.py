@@ -1,4 +1,4 @@
-"""ResolutionCache to protect a backend: a fixed limit, two concurrency limits of the literature, and none at all.
+"""Ways to protect a backend: a fixed limit, two concurrency limits of the literature, and none at all.
 
 ``Gradient2`` and ``Aimd`` follow the formulas and default constants that Netflix publishes with its library
 concurrency-limits ("Performance Under Load", 2018, and the library's documentation), written from those formulas.
