@@ -242,11 +242,6 @@ class Rulebook:
             return None
         return Guard(found[0].backend, found[1], priority)
 
-    def peer_urls(self, own: str) -> dict[str, str]:
-        """The URL of each region but ``own`` that has one."""
-        found = ((name, region.peer_url) for name, region in self.regions.items() if name != own)
-        return {name: url for name, url in found if url is not None}
-
     def all_limits(self, client: Client, now_s: float) -> list[LimitRule]:
         """Every limit that can apply to a client on any route, with its own and the enforcement overrides."""
         plan = self.plans.get(client.plan)

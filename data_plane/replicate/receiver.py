@@ -52,7 +52,11 @@ class Receiver:
 
     def peer_urls(self) -> Mapping[str, str]:
         """The URL of each other region that has one."""
-        return self._index().book.peer_urls(self._region)
+        return {
+            name: region.peer_url
+            for name, region in self._index().book.regions.items()
+            if name != self._region and region.peer_url is not None
+        }
 
     async def receive(self, counts: Counts) -> CountsAnswer:
         """Merge a verified peer's counts. Raises ``StoreUnavailableError``; the peer then sends them again."""

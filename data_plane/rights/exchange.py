@@ -279,7 +279,12 @@ class RightsExchange:
             self.incarnations[peer] = incarnation
 
     def _refresh_peers(self) -> None:
-        peers = self._index().book.peer_urls(self._region)
+        regions = self._index().book.regions
+        peers = {
+            name: region.peer_url
+            for name, region in regions.items()
+            if name != self._region and region.peer_url is not None
+        }
         if peers.keys() != self._peers.keys():
             self._client.set_peers(peers)
         self._peers = peers
