@@ -308,12 +308,10 @@ class Connection(asyncio.Protocol):
                 head, body = request
                 if head.route != ELSEWHERE:
                     self._serve_fast(head, body)
-                elif not self.queue:
+                elif self._may_ask_app():
                     self._serve_app(head)
-                else:  # it must be alone
+                else:
                     reader.put_back()
-                    self._hold()
-                    self.expires = NEVER
         except Refusal as refusal:
             self._refuse(refusal)
             return
@@ -351,9 +349,17 @@ class Connection(asyncio.Protocol):
         if queue and (len(queue) >= front.limits.pipeline_depth or self._waiting_bytes > front.limits.in_flight_bytes):
             self._hold()
 
+    def _may_ask_app(self) -> bool:
+        """Whether earlier requests are answered, and the client takes the answers: the application writes by itself."""
+        if self.queue:
+            self._hold()
+            self.expires = NEVER
+            return False
+        self._outbox.flush()
+        return not self._held
+
     def _serve_app(self, head: Head) -> None:
         front, config = self.front, self._config
-        self._outbox.flush()  # earlier answers: from here on the application writes to the transport
         self._receiving = False
         self.expires = NEVER
         app = self._app = AppRequest(self, head, self._transport, front.limits, front.responses)

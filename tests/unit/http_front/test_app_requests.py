@@ -153,6 +153,28 @@ async def test_the_application_is_held_back_while_the_client_does_not_read():
     assert second.body == b"GET /v1/authorize "
 
 
+class Narrow(FakeTransport):
+    """Full after each answer of the fast path."""
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if b"/v1/" in data:
+            self.protocol.pause_writing()
+
+
+@pytest.mark.parametrize("takes", [True, False])
+async def test_the_application_is_not_asked_before_a_client_has_room_for_it(takes: bool):
+    client = AppClient(streaming := Streaming())
+    client.transport.__class__, client.transport.protocol = Narrow, client.connection
+    await client.send(get() + get(b"/x"))
+    assert not streaming.asked
+    if takes:
+        client.connection.resume_writing()
+        await settled()
+    await client.pass_s(SMALL.write_s)
+    assert (streaming.asked, client.transport.aborted) == (takes, not takes)
+
+
 async def test_a_client_that_takes_nothing_is_dropped():
     client = AppClient(forever := Streaming())
     await client.send(get(b"/x"))
@@ -167,9 +189,10 @@ class Streaming:
     """Answers with a line at once, then waits for its client to leave."""
 
     def __init__(self) -> None:
-        self.ended = False
+        self.asked = self.ended = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked = True
         await receive()
         await send({"type": "http.response.start", "status": 200})
         await send({"type": "http.response.body", "body": b"line", "more_body": True})
