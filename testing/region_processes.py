@@ -49,8 +49,9 @@ class RegionProcesses(Regions):
         async def everybody() -> bool:
             for name in self.names:
                 told = [await self.status(name, node=node) for node in range(len(self.clients[name]))]
-                silent = {peer: state["silent"] for one in told for peer, state in one["peers"].items()}
-                if len(silent) < len(self.names) - 1 or any(silent.values()):
+                if any(len(one["peers"]) < len(self.names) - 1 for one in told):
+                    return False
+                if any(state["silent"] for one in told for state in one["peers"].values()):
                     return False
             return True
 

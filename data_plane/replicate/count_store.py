@@ -224,18 +224,15 @@ class CountStore:
     ) -> SweepPage:
         """Mark a page of all counters of these slices as due, from ``cursor`` on ('' begins).
 
-        With ``epochs`` it also reads the counts of peers, and of this store's ended epochs, on the page.
+        With ``epochs`` it also reads the counts of peers, and of this store's ended epochs, on the page. It reads those
+        of all slices: an agent passes on what it receives of any slice, and has to make up for what it did not.
         """
         counts: dict[str, list[Cell]] = {}
-
-        def is_ours(key: bytes) -> bool:
-            return self._marks.slice_of(key) in slices and is_shared(key)
-
         following, keys = await self._store.scan(cursor, "{*", SCANNED_A_CALL)
-        counters = [key for key in keys if is_counter(key) and is_ours(key)]
+        counters = [key for key in keys if is_counter(key) and is_shared(key) and self._marks.slice_of(key) in slices]
         for _, part in parts_by_slot(self._store, counters, lambda key: key, MARKED_A_CALL):
             await self._store.call_script(mark_script(), [self._store.dirty_key_beside(part[0]), *part], [])
-        of_peers = [key for key in keys if epochs and key.endswith(PEER_COUNTS_SUFFIX) and is_ours(key[:-1])]
+        of_peers = [key for key in keys if epochs and key.endswith(PEER_COUNTS_SUFFIX) and is_shared(key[:-1])]
         for start in range(0, len(of_peers), READ_A_CALL):
             part = of_peers[start : start + READ_A_CALL]
             for key, raw in zip(part, await self._store.execute_all([("GET", key) for key in part]), strict=True):

@@ -184,11 +184,20 @@ class Sender:
             self.anti_entropy.begin()
 
     async def _take_over(self, held: Sequence[int]) -> None:
-        """Send the slices that are held now; in slices that are new to this agent, make waiting marks due."""
+        """Send the slices that are held now; in slices that are new to this agent, make waiting marks due.
+
+        The agent that held them may have been the only one for which a peer was away: then all is sent to that peer.
+        """
         before, self._held = self._held, held
         added = [slice for slice in held if slice not in before]
-        if added:
-            await self._store.make_due(added)
+        if not added:
+            return
+        await self._store.make_due(added)
+        for name, session in self.sessions.items():
+            if session.is_noted_as_sent and await self._store.epochs.sent_everything(name) is None:
+                session.is_noted_as_sent = False
+                session.resend_everything()
+                self.anti_entropy.begin()
 
     def begin_epoch(self, epoch: str) -> None:
         """After the first epoch send every peer everything, counts of the ended epoch included.

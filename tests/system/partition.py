@@ -64,6 +64,13 @@ class CutSeen(NamedTuple):
     sigma_s: float
 
 
+class Agreement(NamedTuple):
+    """What all nodes said was counted under the ample limit, and how long it took them to agree."""
+
+    count: int
+    seconds: float
+
+
 class FaultSeen(NamedTuple):
     """What came of a fault. At most ``fullest`` of ``PACED`` were admitted in a ``strict`` window; ``again_s`` is until
     the regions admitted there again. The ``shared`` limit was ``over`` by at most ``bound``. Of what lost stores had
@@ -146,7 +153,7 @@ async def cut(regions: RegionProcesses, seconds: float) -> CutSeen:
         await asyncio.sleep(seconds)
     admitted.append({name: load.admitted(key(name)) for name in names})
     await regions.heal()
-    agreed_s = await agreed(regions)
+    agreed_s = (await agreed(regions)).seconds
     async with load:
         await asyncio.sleep(1.0)
     admitted.append({name: load.admitted(key(name)) for name in names})
@@ -163,7 +170,7 @@ async def cut(regions: RegionProcesses, seconds: float) -> CutSeen:
 async def fault(regions: RegionProcesses, name: str, places: Mapping[str, str], seconds: float) -> FaultSeen:
     """Load, and in the middle of it a fault in each region of ``places``; then wait until it is over."""
     load = Load(regions, [key("paced"), key(name), key("ample")], RATES)
-    was = await counted(regions, THREE[0])
+    was = await agreed(regions)
     async with load:
         await asyncio.sleep(seconds / 2)
         before = {region: load.admitted(key("ample"), region) for region in places}
@@ -176,15 +183,15 @@ async def fault(regions: RegionProcesses, name: str, places: Mapping[str, str], 
 
         await regions.until(outgrown, SETTLE_S)
     again_s = max(await asyncio.gather(*(admits_again(regions, region) for region in places)))
-    agreed_s, sigma_s = await agreed(regions), sigma_of(load)
+    now, sigma_s = await agreed(regions), sigma_of(load)
     untold = sum(load.most_arrived(region, key("ample"), sigma_s) for region, what in places.items() if "store" in what)
     windows = load.windows(key("paced"), WINDOW_S)
     return FaultSeen(
         name, len(windows), max(windows.values()), again_s,
         over=max(0, load.admitted(key(name)) - fault_limit(seconds)),
         bound=load.bound(key(name), fault_limit(seconds), sigma_s) + untold,
-        agreed_s=agreed_s,
-        forgotten=max(0, was + load.admitted(key("ample")) - await counted(regions, THREE[0])),
+        agreed_s=now.seconds,
+        forgotten=max(0, was.count + load.admitted(key("ample")) - now.count),
         untold=untold,
         unanswered=len(load.unanswered),
     )  # fmt: skip
@@ -200,19 +207,20 @@ async def counted(regions: RegionProcesses, region: str, node: int = 0) -> int:
     return AMPLE - (await regions.check(region, 0, node=node, key=key("ample")))["remaining"]
 
 
-async def agreed(regions: RegionProcesses) -> float:
-    """Wait until all nodes say the same count; the seconds that it took."""
+async def agreed(regions: RegionProcesses) -> Agreement:
+    """Wait until all nodes say the same count, and no node reserves the share of a region that it does not hear."""
     places = [(name, node) for name in regions.names for node in range(2)]
     counts: list[int] = []
 
     async def agree() -> bool:
         counts[:] = await asyncio.gather(*(counted(regions, name, node) for name, node in places))
-        return len(set(counts)) == 1
+        return len(set(counts)) == 1 and counts[0] < AMPLE // len(THREE)
 
     try:
-        return await regions.until(agree, SETTLE_S)
+        seconds = await regions.until(agree, SETTLE_S)
     except TimeoutError:
         raise AssertionError(f"no agreement after {SETTLE_S} s: {dict(zip(places, counts, strict=True))}") from None
+    return Agreement(counts[0], seconds)
 
 
 async def admits_again(regions: RegionProcesses, region: str) -> float:

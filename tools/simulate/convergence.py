@@ -38,20 +38,35 @@ def disagreements(world: World) -> list[str]:
 
 
 def _unknown_counts(world: World) -> list[str]:
-    """Own counts of this window or the one before of which another region has other figures."""
-    found = []
+    """Counts of this window or the one before, also those of ended epochs, of which some region has other figures."""
     key = counter_key(world.control.generation)
     grid = grid_of(world.scenario.rule())
     is_window = world.scenario.algorithm not in BUCKET_ALGORITHMS
+    known = {name: _counts(region, key) for name, region in world.regions.items()}
+    newest: dict[tuple[str, int], tuple[int, int]] = {}
+    for counts in known.values():
+        for cell, figures in counts.items():
+            newest[cell] = max(figures, newest.get(cell, figures))
+    found = []
     for name, region in world.regions.items():
-        own = _own(region, key)
-        if own is None or (is_window and own.id < id_at(grid, region.now_us()) - 1):
-            continue
-        life = f"{name}/{_text(region, EPOCH)}"
-        for peer, theirs in world.regions.items():
-            known = known_cells(theirs, key).get(life, {}).get(own.id, (0, 0))
-            if peer != name and known != (own.taken, own.returned):
-                found.append(f"{peer} knows {known[0]} units of {name}, which are {own.taken}")
+        current = f"{name}/{_text(region, EPOCH)}"
+        for (epoch, id), figures in newest.items():
+            is_read = epoch != current or (epoch, id) in known[name]  # of its own counts the newest window's are read
+            if not is_read or (is_window and id < id_at(grid, region.now_us()) - 1):
+                continue
+            theirs = known[name].get((epoch, id), (0, 0))
+            if theirs != figures:
+                found.append(f"{name} knows {theirs[0]} units of {epoch} in {id}, which are {figures[0]}")
+    return found
+
+
+def _counts(region: SimulatedRegion, key: bytes) -> dict[tuple[str, int], tuple[int, int]]:
+    """All that a region knows of a counter, its own counts too: by epoch and window, taken and returned."""
+    cells = known_cells(region, key)
+    found = {(epoch, id): figures for epoch, of_epoch in cells.items() for id, figures in of_epoch.items()}
+    own = _own(region, key)
+    if own is not None:
+        found[f"{region.name}/{_text(region, EPOCH)}", own.id] = own.taken, own.returned
     return found
 
 

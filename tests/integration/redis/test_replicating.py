@@ -63,6 +63,7 @@ class East:
     def __init__(self, store: RedisCounterStore) -> None:
         self.store = store
         self.later_s = 0.0
+        self.live_agents = 1
         self.peers = Peers()
         self.counts = CountStore(store, "node", b"of us-east")
         self.tally = ReplicationTally()
@@ -73,8 +74,9 @@ class East:
             self._forward,
         )  # fmt: skip
         self.sender = Sender(
-            "us-east", self.counts, self.peers, self, lambda: self.index, lambda: 1, self.receiver, self.tally
-        )
+            "us-east", self.counts, self.peers, self, lambda: self.index, lambda: self.live_agents, self.receiver,
+            self.tally,
+        )  # fmt: skip
 
     def _forward(self, epoch: str, cells: Sequence[Cell]) -> None:
         self.sender.anti_entropy.forward(epoch, cells)
@@ -356,6 +358,32 @@ async def test_what_one_peer_alone_knew_of_an_earlier_life_here_is_passed_on_onc
             assert not await passed_on()
 
 
+async def test_an_agent_sends_counts_of_ended_epochs_also_of_slices_that_another_agent_holds(east):
+    """Whoever receives counts of an ended epoch passes them on, whichever agent holds their slice; it may be the only
+    one for which a peer was away.
+    """
+    east.live_agents = 2
+    before = f"us-east/{east.counts.epochs.new_name()}"
+    keys = [b"{c%d}1" % number for number in range(50)]
+    east.peers.away.add("ap-south")
+
+    async def hears_eu_west():
+        return east.tally.failures["ap-south"] and not east.sender.sessions["eu-west"].sweeping
+
+    await east.tick_until(hears_eu_west)
+    assert 0 < east.sender.slices < SLICES
+    lost = [Cell(key, east.now_us() // YEAR_US, 3) for key in keys]
+    await east.receiver.receive(heartbeat(east, lost, of=before))
+    east.peers.away.clear()
+
+    async def is_sent_everything():
+        return not east.sender.sessions["ap-south"].sweeping and not east.sender.sessions["ap-south"].hand_back
+
+    await east.tick_until(is_sent_everything)
+    back = [cell.key for counts in east.peers.told["ap-south"] if counts.of == before for cell in counts.cells]
+    assert sorted(back) == sorted(keys)
+
+
 async def test_an_epoch_that_this_region_never_had_is_not_handed_back(east):
     """With a name that it made up eu-west would drain whom it likes in us-east."""
     assert await east.take(1) == 99
@@ -466,3 +494,23 @@ async def test_whoever_sends_next_knows_that_a_peer_missed_something_while_it_wa
     await east.tick_until(is_away)
     await east.tick_until(east.is_settled)
     assert await east.counts.epochs.sent_everything("eu-west") is None
+
+
+async def test_who_takes_slices_over_sends_everything_to_a_peer_that_missed_something_in_them(east):
+    east.live_agents = 2
+
+    async def is_noted():
+        return await east.counts.epochs.sent_everything("eu-west") == "first"
+
+    await east.tick_until(is_noted)
+    await east.tick_until(east.is_settled)
+    await east.counts.epochs.note_sent_everything("eu-west", None)  # by the agent that held the others
+    await east.sender.tick()
+    assert not east.sender.sessions["eu-west"].sweeping, "its own slices are sent in full"
+    sweeps, east.live_agents = east.tally.sweeps, 1
+
+    async def is_noted_again():
+        return east.sender.slices == SLICES and await is_noted()
+
+    await east.tick_until(is_noted_again)
+    assert east.tally.sweeps > sweeps
