@@ -101,6 +101,8 @@ class GrpcHandler:
         for call in calls:
             meaning: Meaning = call.head.meaning
             body = call.body
+            if body:
+                call.body = b""  # counted no more: calls in flight keep none (None: it has not ended)
             try:
                 if meaning.refuse is not None or meaning.method is None:
                     if meaning.refuse is not None:

@@ -211,6 +211,8 @@ class Connection(asyncio.Protocol):
         self._stop_listening()
         if self.queue:
             self._last = self.queue[-1]
+            if not self._write_paused:
+                self.expires = NEVER
         else:
             self._close()
 

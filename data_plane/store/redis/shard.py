@@ -239,6 +239,7 @@ class Shard:
             figures = call.figures_in(reply)
         except struct.error:  # whatever is wrong with a reply, its decisions still need an answer
             self._answers.refuse(call.give_up(), "script_error")
+            self._succeeded()
             return
         if call.is_late:
             self._stats.late_replies += 1

@@ -47,7 +47,7 @@ class SideLink:
         self._timeout_s = timeout_s
         self._link: Link | None = None
         self._connecting = asyncio.Lock()
-        self._is_closed = False
+        self._closed = asyncio.Event()
 
     async def ask(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
         """The replies in order, errors among them. Raises redis-py's ``RedisError``, ``OSError``.
@@ -61,7 +61,7 @@ class SideLink:
 
     async def close(self) -> None:
         """Disconnect for good; calls that wait fail."""
-        self._is_closed = True
+        self._closed.set()
         link = self._link
         if link is not None:
             self._on_lost(link)
@@ -84,10 +84,14 @@ class SideLink:
     async def _connected(self) -> Link:
         try:
             async with self._connecting, asyncio.timeout(self._timeout_s):
-                if self._is_closed:
+                if self._closed.is_set():
                     raise RedisConnectionError("the store is closed")
                 if self._link is None:
-                    self._link = Link(await self._connector.log_in(), self._on_lost)
+                    connection = await self._connector.log_in()
+                    if self._closed.is_set():
+                        await connection.disconnect(nowait=True)
+                        raise RedisConnectionError("the store is closed")
+                    self._link = Link(connection, self._on_lost)
                 return self._link
         except TimeoutError:
             raise RedisTimeoutError(f"no connection within {self._timeout_s} s") from None

@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
+import struct
 from collections.abc import Callable
 
 import pytest
 
 import redis
+from data_plane.store.redis.calls import Call
 from data_plane.store.redis.circuit import Prober
 from data_plane.store.redis.server import StoreMisconfiguredError
 from data_plane.store.redis.store import RedisCounterStore
@@ -69,6 +71,33 @@ async def test_a_paused_server_opens_the_circuit_and_late_replies_answer_nobody_
     assert store.stats.connects == 1
     for expected in (1, 0):
         assert (await ask(store, (b"{in step}",), (rule(2),))).answers[0][0].remaining == expected
+
+
+async def test_a_probe_that_is_answered_with_nonsense_lets_the_next_decisions_through(
+    server: StoreServer, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await open_store(server.url, deadline_ms=DEADLINE_MS, backoff_cap_ms=100, stall_reconnect_ms=10_000)
+    load = Load(store)
+    await load.verdicts(100, "allowed")
+
+    probed = asyncio.Event()
+
+    def unreadable(*_: object) -> None:
+        if store.status().shards[0].circuit == "half_open":
+            probed.set()
+        raise struct.error
+
+    os.kill(server.child.pid, signal.SIGSTOP)
+    try:
+        await load.verdicts(100, "circuit_open")
+        monkeypatch.setattr(Call, "figures_in", unreadable)
+    finally:
+        os.kill(server.child.pid, signal.SIGCONT)
+    async with asyncio.timeout(10):
+        await probed.wait()
+    monkeypatch.undo()
+    await load.verdicts(100, "allowed")
+    await load.stop()
 
 
 async def test_what_a_late_decision_took_is_given_back(server: StoreServer, open_store: OpenStore) -> None:

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+import redis
 from data_plane.store.ports import ScriptCall, StoreUnavailableError
 from data_plane.store.redis.client import BLOCK_S
 from testing.stores import redis_binary
@@ -98,3 +99,20 @@ async def test_who_waits_when_the_store_is_closed_is_told(server, open_store):
     finally:
         os.kill(server.child.pid, signal.SIGCONT)
     await closing
+
+
+async def test_a_store_that_is_closed_while_it_connects_leaves_no_connection(server, open_store):
+    store = await open_store(server.url)
+    with redis.Redis.from_url(server.url) as admin:
+        os.kill(server.child.pid, signal.SIGSTOP)
+        try:
+            asked = asyncio.create_task(store.execute("PING"))
+            await asyncio.sleep(0)
+            await store.close()
+        finally:
+            os.kill(server.child.pid, signal.SIGCONT)
+        with pytest.raises(StoreUnavailableError):
+            await asked
+        async with asyncio.timeout(10):
+            while len(admin.client_list()) > 1:
+                await asyncio.sleep(0.01)

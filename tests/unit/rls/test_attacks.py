@@ -293,6 +293,12 @@ def test_a_large_body_is_refused_once_and_the_rest_ignored():
     assert peer.served == 0
 
 
+def test_a_call_in_flight_keeps_no_body():
+    peer = Peer(answers=False)
+    peer.send(*(call(one, bytes(16_000)) for one in range(1, 41, 2)))
+    assert [asked.body for asked, _ in peer.waiting] == [b""] * 20
+
+
 def test_an_answer_that_cannot_be_kept_is_no_trouble_of_who_answers():
     """It is given from within the store's batch, where an exception would be everybody's."""
     limits = dataclasses.replace(LIMITS, buffered_bytes=1_000)
