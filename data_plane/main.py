@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from data_plane.agent import Agent
 from data_plane.http.app import create_agent_app, create_app
 from data_plane.http.decision_handler import DecisionFastPath
-from data_plane.http.health import HealthServer, bound
+from data_plane.http.health import HealthServer, listen_or_exit
 from data_plane.http.peer_handler import PeerFastPath
 from data_plane.http.render import Renderer
 from data_plane.node import Node
@@ -133,9 +133,9 @@ class RegionServer(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         settings = self._process.settings
         port = settings.health_port
-        health_socket = None if port is None else bound(settings.host, port, "health_port_not_taken")
+        health_socket = None if port is None else listen_or_exit(settings.host, port, "health_port_not_taken")
         if isinstance(settings, Settings) and settings.rls_port:
-            bound(settings.host, settings.rls_port, "rls_port_not_taken").close()
+            listen_or_exit(settings.host, settings.rls_port, "rls_port_not_taken").close()
         await super().startup(sockets)
         files = settings.callers_tls()
         if files is not None and self.config.ssl is not None:

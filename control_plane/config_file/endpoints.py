@@ -19,7 +19,7 @@ from control_plane.config_file.differences import Difference, check_deletions
 from control_plane.config_file.sections import CLIENTS, SECTION_NAMES, ConfigFile, SectionName
 from control_plane.database import Reading
 from control_plane.errors import ControlPlaneError
-from control_plane.publishing import repository as rollout
+from control_plane.publishing.repository import head
 from control_plane.publishing.writer import Change, Changing
 from control_plane.web import problems
 from control_plane.web.etags import revision_tag
@@ -84,15 +84,15 @@ async def get_config(
     found = await sections.current(session, wanted)
     if CLIENTS in wanted:
         found[CLIENTS] = await sections.all_clients(session)
-    head = await rollout.head(session)
+    revision = (await head(session)).revision
     file = {"version": 1, **{name: found[name] for name in SECTION_NAMES if name in found}}
-    return JSONResponse(file, headers={"ETag": revision_tag(head.revision)})
+    return JSONResponse(file, headers={"ETag": revision_tag(revision)})
 
 
-TOLD: dict[int | str, dict[str, Any]] = {200: {"content": {NDJSON: {"schema": {"type": "string"}}}}}
+PROGRESS: dict[int | str, dict[str, Any]] = {200: {"content": {NDJSON: {"schema": {"type": "string"}}}}}
 
 
-@router.put("", dependencies=[Depends(by_method)], response_model=ConfigApplied, responses=TOLD)
+@router.put("", dependencies=[Depends(by_method)], response_model=ConfigApplied, responses=PROGRESS)
 async def put_config(
     request: Request,
     body: ConfigFile,
@@ -111,7 +111,7 @@ async def put_config(
     return await _answer(request, wanted, change)
 
 
-@router.post("/diff", dependencies=[Depends(reading_only)], response_model=ConfigApplied, responses=TOLD)
+@router.post("/diff", dependencies=[Depends(reading_only)], response_model=ConfigApplied, responses=PROGRESS)
 async def diff_config(
     request: Request, body: ConfigFile, change: Changing, prune: Prune = None, allow_deletes: AllowDeletes = 0
 ) -> Response:
@@ -129,11 +129,11 @@ async def _answer(request: Request, wanted: "_Wanted", change: Change) -> Respon
         lines = _progress(request, wanted, change)
         return StreamingResponse(lines, media_type=NDJSON, headers={"Cache-Control": "no-store"})
     if wanted.dry_run:
-        return await tried(request, _put(wanted, change, None))
+        return await within_deadline(request, _put(wanted, change, None))
     return await _put(wanted, change, None)
 
 
-async def tried(request: Request, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+async def within_deadline(request: Request, work: Coroutine[Any, Any, Outcome]) -> Outcome:
     """The outcome of a dry run, which ends with its client and by a deadline of the caller's role."""
     writes = allows(principal_of(request), "operator")
     return await while_connected(request, work, OPERATOR_TRIES_S if writes else VIEWER_TRIES_S)
@@ -149,7 +149,7 @@ class _Wanted(NamedTuple):
 async def _put(wanted: _Wanted, change: Change, progress: writing.Progress | None) -> Response:
     async with change.begin(dry_run=wanted.dry_run) as write:
         change.preconditions.check_tag(revision_tag(write.revision))
-        found = await writing.plan_of(write, wanted.file, prunes_clients=wanted.prunes)
+        found = await writing.differences_to(write, wanted.file, prunes_clients=wanted.prunes)
         check_deletions(found, wanted.allow_deletes)
         runtime = await repository.runtime_state(write.session)
         await writing.apply(write, wanted.file, found, progress)
@@ -170,7 +170,7 @@ async def _progress(request: Request, wanted: _Wanted, change: Change) -> AsyncI
     clients = len(wanted.file.clients or ())
     done: asyncio.Queue[int] = asyncio.Queue()
     work = _put(wanted, change, done.put_nowait)
-    task = asyncio.create_task(tried(request, work) if wanted.dry_run else work)
+    task = asyncio.create_task(within_deadline(request, work) if wanted.dry_run else work)
     task.add_done_callback(lambda _: done.put_nowait(-1))
     try:
         while (count := await done.get()) >= 0:

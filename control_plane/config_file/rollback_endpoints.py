@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import JSONResponse, Response
 
 from control_plane.access.principals import by_method
-from control_plane.config_file.endpoints import MAX_SHOWN, AllowDeletes, ConfigChange, DryRun, tried
+from control_plane.config_file.endpoints import MAX_SHOWN, AllowDeletes, ConfigChange, DryRun, within_deadline
 from control_plane.config_file.rollback import roll_back
 from control_plane.errors import NotFoundError
 from control_plane.publishing import repository
@@ -54,7 +54,7 @@ async def roll_back_to_revision(
     """
     change.because(body.reason)
     work = _rolled_back(number, change, dry_run=dry_run, allow_deletes=allow_deletes)
-    view = await (tried(request, work) if dry_run else work)
+    view = await (within_deadline(request, work) if dry_run else work)
     return JSONResponse(view.model_dump(mode="json")) if dry_run else await change.answer(view, 200)
 
 

@@ -23,7 +23,7 @@ SHOWN = 3
 MOST_NAMED = 100
 
 
-async def plan_of(write: ConfigWrite, file: ConfigFile, *, prunes_clients: bool) -> list[Difference]:
+async def differences_to(write: ConfigWrite, file: ConfigFile, *, prunes_clients: bool) -> list[Difference]:
     """What must change, section by section."""
     found: list[Difference] = []
     present = await sections.current(write.session, [name for name in BY_NAME if getattr(file, name) is not None])

@@ -58,16 +58,18 @@ class AdvanceJob:
         async with self._database.read() as session:
             waiting = await repository.waiting(session)
             self._settled_at = None if waiting else (await head(session)).revision
-            ready = [ShareOwner(move.rule_id, move.whose) for move in waiting if await self._ready(session, move)]
+            ready = [
+                ShareOwner(move.rule_id, move.whose) for move in waiting if await self._status_if_ready(session, move)
+            ]
         for rule_id, those in itertools.groupby(ready, lambda one: one.rule_id):
             try:
                 async with self._writer.begin(AUTHOR, None) as write:
-                    await self._go_on_together(write, rule_id, [one.whose for one in those])
+                    await self._advance_limit(write, rule_id, [one.whose for one in those])
             except ConflictError as error:
                 _log.warning("a quota must wait", rule_id=rule_id, reason=str(error))
         return f"{len(ready)} moves went on." if ready else "No move can go on."
 
-    async def _ready(self, session: AsyncSession, move: QuotaMove) -> AckStatus | None:
+    async def _status_if_ready(self, session: AsyncSession, move: QuotaMove) -> AckStatus | None:
         """The status of a move that can go on now; ``None`` if it must wait, or its limit is gone."""
         status = await ack_status(session, move, self._heartbeat_s)
         if status is None:
@@ -80,11 +82,11 @@ class AdvanceJob:
             ready = rule.mode == "strict" or move.raise_at_us is None or self._now_us() >= move.raise_at_us
         return status if ready else None
 
-    async def _go_on_together(self, write: ConfigWrite, rule_id: int, whose: Sequence[str]) -> None:
+    async def _advance_limit(self, write: ConfigWrite, rule_id: int, whose: Sequence[str]) -> None:
         """All that can go on of one limit: they were cut for one reason, and waited for the same nodes."""
         moves = await repository.moves(write.session, [rule_id])
         ready = [move for move in moves.values() if move.whose in whose and move.waiting]
-        if not any([await self._go_on(write, move) for move in ready]):
+        if not any([await self._advance(write, move) for move in ready]):
             return
         await write.session.flush()
         if not any(move.rule_id == rule_id for move in await repository.waiting(write.session)):
@@ -93,10 +95,10 @@ class AdvanceJob:
         if row is not None:
             await publish_limit(write, row)
 
-    async def _go_on(self, write: ConfigWrite, move: QuotaMove) -> bool:
+    async def _advance(self, write: ConfigWrite, move: QuotaMove) -> bool:
         """Take one move as far as it can go; returns whether nodes must get it."""
         # looked at again: while this write waited for its turn another one may have made a new cut
-        status = await self._ready(write.session, move)
+        status = await self._status_if_ready(write.session, move)
         if status is None:
             return False
         rule, schedule, seen = status

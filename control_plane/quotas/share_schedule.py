@@ -1,7 +1,14 @@
 """How shares move without ever exceeding the limit: the loser is cut first, then the winner is raised. No I/O here.
 
 A schedule is steps, oldest first; a step holds for every window that begins at its ``from_us`` or later, until the next
-one does. The simulator of regions (``tools/simulate``) moves shares by these functions too.
+one does. A limit of 1,000 that moves 200 units from region a to b at 10:20, with windows of an hour:
+
+1. before: one step, a 600 and b 400 (:func:`settled`);
+2. the cut: a second step from 10:20, a 400 and b 400 (:func:`retargeted`); it holds from the window of 11:00 on;
+3. the raise, once each node says that it goes by the cut: a third step from then, a 400 and b 600
+   (:func:`acknowledged`); at 12:00 two windows are over, and the first two steps matter no more (:func:`needed`).
+
+The simulator of regions (``tools/simulate``) moves shares by these functions too.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -102,15 +109,16 @@ def rescheduled(
     A move whose target stays goes on. ``spenders``: see :func:`retargeted`.
     """
     was = units.target.limit
-    parts = _towards(rule, parts, parts_of(rule), now_us, spenders)
+    parts = _moved_towards(rule, parts, parts_of(rule), now_us, spenders)
     if was != rule.limit and has_windows(rule) and on_the_way(rule, parts, now_us):
         return in_units(rule, parts, now_us), parts
-    return _towards(rule, units, target_of(rule), now_us, spenders), parts
+    return _moved_towards(rule, units, target_of(rule), now_us, spenders), parts
 
 
-def _towards(
+def _moved_towards(
     rule: LimitRule, schedule: Schedule, target: ShareStep, now_us: int, spenders: Collection[str]
 ) -> Schedule:
+    """The schedule as it is if it leads to ``target`` already, else the first part of a move there."""
     if same_shares(schedule.target, target):
         return schedule
     return retargeted(rule, schedule, target, now_us, spenders)
@@ -129,7 +137,7 @@ def retargeted(
     schedule = _resized(rule, schedule, sum(target.shares.values()))
     steps = needed(rule, schedule.steps, now_us)
     earlier = schedule.most if _weighs(schedule, now_us) else {}
-    most = {region: share for region, share in _most(steps, earlier).items() if region in spenders}
+    most = {region: share for region, share in _largest_shares(steps, earlier).items() if region in spenders}
     if all(target.shares.get(region, 0) >= share for region, share in most.items()):
         return settled(target)
     shares = {
@@ -139,7 +147,7 @@ def retargeted(
     if target.limit < steps[-1].limit:
         cut: Steps = (ShareStep(limit=target.limit, shares=shares),)
     else:
-        cut = then(steps, ShareStep(from_us=now_us, limit=target.limit, shares=shares))
+        cut = followed_by(steps, ShareStep(from_us=now_us, limit=target.limit, shares=shares))
     return Schedule(steps=cut, target=target, waiting=True, most=most)
 
 
@@ -179,7 +187,7 @@ def acknowledged(schedule: Schedule, from_us: int) -> Schedule:
     """
     steps = schedule.steps
     if not same_shares(steps[-1], schedule.target):
-        steps = then(steps, msgspec.structs.replace(schedule.target, from_us=from_us))
+        steps = followed_by(steps, msgspec.structs.replace(schedule.target, from_us=from_us))
     return Schedule(steps=steps, target=schedule.target, most=schedule.most, over_us=from_us + SKEW_US)
 
 
@@ -190,8 +198,8 @@ def cut_again(schedule: Schedule, now_us: int) -> Schedule:
     return msgspec.structs.replace(schedule, steps=(*earlier, again))
 
 
-def then(steps: Steps, step: ShareStep) -> Steps:
-    """What was before ``step.from_us``, then ``step``."""
+def followed_by(steps: Steps, step: ShareStep) -> Steps:
+    """The steps that begin before ``step``, then ``step``; the first of all holds in every earlier window."""
     earlier = tuple(one for one in steps if one.from_us < step.from_us)
     return (*(earlier or (msgspec.structs.replace(steps[0], from_us=0),)), step)
 
@@ -284,6 +292,7 @@ def _weighs(schedule: Schedule, now_us: int) -> bool:
 
 
 def _is_cut(rule: LimitRule, step: ShareStep) -> bool:
+    """Whether a step leaves a part of the limit to no region: it waits for a raise."""
     return has_windows(rule) and sum(step.shares.values()) < step.limit
 
 
@@ -296,10 +305,12 @@ def limit_units(rule: LimitRule, step: ShareStep) -> dict[str, int]:
 
 
 def _by_capacity(rule: LimitRule) -> bool:
+    """Whether shares are parts of a bucket's capacity."""
     return rule.mode == "strict" and rule.algorithm in BUCKET_ALGORITHMS
 
 
-def _most(steps: Steps, most: Mapping[str, int]) -> dict[str, int]:
+def _largest_shares(steps: Steps, most: Mapping[str, int]) -> dict[str, int]:
+    """The largest share that each region has in any step, or in ``most``."""
     found = dict(most)
     for step in steps:
         for region, share in step.shares.items():
@@ -313,4 +324,5 @@ def _ahead(steps: Steps, now_us: int) -> Steps:
 
 
 def _given(step: ShareStep) -> dict[str, int]:
+    """The shares of a step without those of nothing."""
     return {region: share for region, share in step.shares.items() if share}

@@ -44,14 +44,14 @@ async def what_if_limits(plan: Name, body: WhatIfRequest, session: Reading, requ
     would have denied; changes nothing. What takes too long is refused (422): ask for fewer days.
     """
     await _plans.row(session, plan)
-    tried, skipped = await _tried(session, body)
-    if not tried:
+    candidates, skipped = await _candidates(session, body)
+    if not candidates:
         raise InvalidError([FieldError("plan", f"has no limit that usage covers: {skipped or 'it has none'}")])
-    most_s = what_if.most_s(request.state.settings.database_command_timeout_s)
-    return await what_if.estimate(session, plan, tried, body.days, datetime.now(UTC), most_s, skipped)
+    most_s = what_if.evaluation_bound_s(request.state.settings.database_command_timeout_s)
+    return await what_if.estimate(session, plan, candidates, body.days, datetime.now(UTC), most_s, skipped)
 
 
-async def _tried(session: AsyncSession, body: WhatIfRequest) -> tuple[list[CandidateLimit], list[SkippedLimit]]:
+async def _candidates(session: AsyncSession, body: WhatIfRequest) -> tuple[list[CandidateLimit], list[SkippedLimit]]:
     given = [name for name in ("limit", "limits", "plan") if getattr(body, name) is not None]
     if len(given) != 1:
         raise InvalidError([FieldError(given[-1] if given else "limit", "give exactly one of limit, limits and plan")])
@@ -59,6 +59,6 @@ async def _tried(session: AsyncSession, body: WhatIfRequest) -> tuple[list[Candi
         row = await _plans.rows.find(session, body.plan)
         if row is None:
             raise InvalidError([FieldError("plan", f"there is no plan named {body.plan}")])
-        return what_if.tried_of_plan(row)
+        return what_if.candidates_of_plan(row)
     limits = {"limit": body.limit} if body.limit else {f"limits[{at}]": one for at, one in enumerate(body.limits or ())}
-    return what_if.tried_from(limits), []
+    return what_if.candidates_from(limits), []

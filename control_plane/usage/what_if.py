@@ -26,12 +26,12 @@ MOST_S = 15.0
 _CANCELLED = "57014"
 
 
-def most_s(command_timeout_s: float) -> float:
+def evaluation_bound_s(command_timeout_s: float) -> float:
     """The same where commands may take less: under the connection's timeout, so that the database raises it first."""
     return min(MOST_S, 0.75 * command_timeout_s)
 
 
-def tried_from(limits: Mapping[str, WhatIfLimit]) -> list[CandidateLimit]:
+def candidates_from(limits: Mapping[str, WhatIfLimit]) -> list[CandidateLimit]:
     """The candidate limits of a query, by field. Raises ``InvalidError``."""
     wrong = [name for name, limit in limits.items() if (limit.window_s is None) == (limit.window is None)]
     if wrong:
@@ -42,17 +42,17 @@ def tried_from(limits: Mapping[str, WhatIfLimit]) -> list[CandidateLimit]:
     ]
 
 
-def tried_of_plan(plan: PlanRow) -> tuple[list[CandidateLimit], list[SkippedLimit]]:
+def candidates_of_plan(plan: PlanRow) -> tuple[list[CandidateLimit], list[SkippedLimit]]:
     """The limits of a plan that usage can evaluate, and the others with the reason."""
-    rules, skipped = windows.fit_limits(plan, _untriable)
-    return [_tried(rule) for rule in rules], skipped
+    rules, skipped = windows.fit_limits(plan, _unknowable)
+    return [_candidate(rule) for rule in rules], skipped
 
 
-def _untriable(rule: LimitRule) -> str | None:
+def _unknowable(rule: LimitRule) -> str | None:
     return "it is in shadow, and stops nobody" if rule.shadow else windows.unknowable(rule)
 
 
-def _tried(rule: LimitRule) -> CandidateLimit:
+def _candidate(rule: LimitRule) -> CandidateLimit:
     window_s = None if rule.window_us is None else rule.window_us / 1_000_000
     burst = capacity(rule) if rule.limit and rule.algorithm in BUCKET_ALGORITHMS else 0  # of 0 a node denies all
     anchor_us = 0 if rule.calendar is None else calendar_anchor_us(rule) - (MONDAY_US if rule.calendar == "week" else 0)
@@ -62,7 +62,7 @@ def _tried(rule: LimitRule) -> CandidateLimit:
 async def estimate(
     session: AsyncSession,
     plan: str,
-    tried: Sequence[CandidateLimit],
+    candidates: Sequence[CandidateLimit],
     days: int,
     now: datetime,
     most_s: float,
@@ -73,7 +73,7 @@ async def estimate(
     Raises ``InvalidError`` when the database needs longer than ``most_s``.
     """
     since = windows.whole_hour(now - timedelta(days=days))
-    question = WhatIfQuery(plan, tried, since)
+    question = WhatIfQuery(plan, candidates, since)
     total = await count_on(session, plan)
     await bound_statements(session, most_s)
     try:
@@ -93,10 +93,10 @@ async def estimate(
         most_affected=found.affected,
         limits=[
             WhatIfOfLimit(limit=limit.name, would_deny=would_deny, approximation=words)
-            for limit, would_deny, words in zip(tried, found.each, question.words, strict=True)
+            for limit, would_deny, words in zip(candidates, found.each, question.words, strict=True)
         ],
         skipped=list(skipped),
         since=since,
-        approximation=question.words[0] if len(tried) == 1 else _TOGETHER,
+        approximation=question.words[0] if len(candidates) == 1 else _TOGETHER,
         complete_until=await complete_until(session),
     )

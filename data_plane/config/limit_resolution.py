@@ -9,7 +9,7 @@ import msgspec
 
 from data_plane.config.counter_keys import key_builder
 from data_plane.config.strict_limits import moves_rights, only_from_us, own_params_of, scaled, strict_params_of
-from data_plane.store.packing import RULE, SHARED, SILENT, encode_rule, head_of
+from data_plane.store.packing import RULE, SHARED, UNREACHABLE, encode_rule, head_of
 from data_plane.store.strict_packing import StrictParams
 from data_plane.store.subjects import ordered_dimensions
 from tidegate.contract.config import Endpoint
@@ -145,7 +145,7 @@ def shared_params(rule: LimitRule, region_facts: RegionFacts, regions: Mapping[s
     peers = _ALL_SHARES.pack(all_shares) + b"".join(
         bytes([len(name)]) + name.encode() + _PEER.pack(share, since_us) for name, share, since_us in unreachable
     )
-    return bytes([params[0] + SILENT]) + params[1:] + _SIZE.pack(len(peers)) + peers
+    return bytes([params[0] + UNREACHABLE]) + params[1:] + _SIZE.pack(len(peers)) + peers
 
 
 def _slower_bucket(rule: LimitRule, reachable_shares: int, all_shares: int) -> bytes:

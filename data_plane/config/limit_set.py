@@ -23,7 +23,7 @@ class LimitSet:
         "counted_attributes",
         "denial_templates",
         "endpoint",
-        "gate",
+        "gate_pass",
         "has_queue",
         "headline",
         "key_builders",
@@ -68,7 +68,7 @@ class LimitSet:
         self.rls_template: Any = None
         """The response template of Envoy's rate limit protocol."""
         self.params = tuple(limit.params for limit in limits)
-        self.gate = None if guard is None else guard.gate_pass(limits, self.params)
+        self.gate_pass = None if guard is None else guard.gate_pass(limits, self.params)
         """The gate pass, if the route's backend is protected."""
         self._guard = guard
         self.key_builders = tuple(limit.key_builder for limit in limits)

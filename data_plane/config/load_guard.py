@@ -27,7 +27,7 @@ class Guard(NamedTuple):
                 most = held if most is None else min(most, held)
             elif not limit.rule.shadow:
                 own.append(place)
-            factor = price_of(limit.rule, self.policy) if limit.rule.adaptive == self.policy.policy else None
+            factor = pricing_factor(limit.rule, self.policy) if limit.rule.adaptive == self.policy.policy else None
             if factor is not None:
                 charged.append(Charged(place, factor, capacity(limit.rule)))
         policy = self.policy
@@ -65,7 +65,7 @@ def capacity_rules(backend: Backend, policy: AdaptivePolicy | None, priority: in
     return [whole, open_rule(whole, backend.capacity, policy)]
 
 
-def price_of(rule: LimitRule, policy: AdaptivePolicy) -> int | None:
+def pricing_factor(rule: LimitRule, policy: AdaptivePolicy) -> int | None:
     """Which factor prices a limit that follows ``policy``; ``None`` for the plain cost.
 
     With a reserve the price is on the open part, and the critical class is cut by its own factor alone.

@@ -308,7 +308,7 @@ class ConfigService:
         if begun is None or begun.revision != commit.revision:
             raise OutOfStepError("a commit without its beginning")
         try:
-            self._follow(begun, changes, commit)
+            self._put_in_force(begun, changes, commit)
         except InvalidConfigError as error:
             self.refusals += 1
             self.refused = Ack(
@@ -318,7 +318,7 @@ class ConfigService:
         self.refused = None
         return Ack(node=self._node, revision=self.revision, digest=self.digest)
 
-    def _follow(self, begun: Begin, changes: Iterable[Change], commit: Commit) -> None:
+    def _put_in_force(self, begun: Begin, changes: Iterable[Change], commit: Commit) -> None:
         whole = begun.base is None
         config = (ConfigSet.empty() if whole else self._snapshot.config).with_changes(changes)
         if config.digest != commit.digest:

@@ -145,7 +145,7 @@ class Decider:
             check.packed = encode_check(cost, limit_set.params)
         if self._denials and limit_set.lasting and self._recalled(check):
             return False
-        return limit_set.gate is None or self._pass_gate(check, limit_set.gate)
+        return limit_set.gate_pass is None or self._pass_gate(check, limit_set.gate_pass)
 
     def _make_ready_carefully(self, check: PendingCheck) -> bool:
         now_us = check.asked_us
@@ -160,7 +160,7 @@ class Decider:
             return False
         if self._denials and limit_set.lasting and self._recalled(check):
             return False
-        if limit_set.gate is not None and not self._pass_gate(check, limit_set.gate):
+        if limit_set.gate_pass is not None and not self._pass_gate(check, limit_set.gate_pass):
             return False
         if not limit_set.limits:
             self._conclude(check, conclude(check, []), now_us)
@@ -197,7 +197,7 @@ class Decider:
         if check.limit_set.rights and self._rights is not None and not degraded:
             outcomes = self._rights.understood(check.limit_set.rights, check.keys, check.params, check.cost, outcomes)
         verdict = conclude(check, outcomes, degraded=degraded)
-        gate = check.limit_set.gate
+        gate = check.limit_set.gate_pass
         if not verdict.allowed and gate is not None:
             gate.denied(outcomes, check.cost)
         if not verdict.allowed and not degraded:
@@ -220,8 +220,8 @@ class Decider:
         if outcomes is None:
             return False
         self.tally.remembered += 1
-        if check.limit_set.gate is not None:
-            check.limit_set.gate.denied_unasked(outcomes, check.cost)
+        if check.limit_set.gate_pass is not None:
+            check.limit_set.gate_pass.denied_unasked(outcomes, check.cost)
         self._conclude(check, conclude(check, outcomes), check.asked_us)
         return True
 

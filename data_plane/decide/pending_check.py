@@ -69,7 +69,7 @@ class PendingCheck:
     @property
     def params(self) -> Sequence[bytes]:
         """Each limit's script arguments, packed, with its price where it has one."""
-        return self.limit_set.params if self.limit_set.gate is None else params_in(self.packed)
+        return self.limit_set.params if self.limit_set.gate_pass is None else params_in(self.packed)
 
     @property
     def plan(self) -> str:

@@ -94,8 +94,8 @@ class Holds:
             return check
         limits, unit_cost = check.limit_set.limits, check.cost
         reason = why_not_leasable(limits) if unit_cost else None
-        if check.limit_set.gate is not None:
-            reason = f"backend {check.limit_set.gate.backend}: whether a request may pass follows its load"
+        if check.limit_set.gate_pass is not None:
+            reason = f"backend {check.limit_set.gate_pass.backend}: whether a request may pass follows its load"
         if reason is not None:
             verdict, _ = await self._take(check, 0)
             self.tally.not_leasable += 1

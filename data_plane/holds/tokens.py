@@ -15,8 +15,8 @@ from tidegate.contract.limits import WINDOW_ALGORITHMS
 
 Kind = Literal["lease", "reservation"]
 
-LARGEST_PART = 10
-"""A lease takes at most this part of a limit (one tenth), so that no holder starves the others."""
+LEASES_PER_LIMIT = 10
+"""A lease takes at most a tenth of a limit, so that no holder starves the others."""
 _PARAMETERS_ARE_OF_A_LOG = 2
 
 
@@ -66,7 +66,7 @@ def why_not_leasable(limits: Sequence[ResolvedLimit]) -> str | None:
 def first_attempt(wanted: int, unit_cost: int, limits: Sequence[ResolvedLimit]) -> int:
     """How many of the wanted units to try first. Shadow limits matter only without other limits."""
     asked = [limit for limit in limits if not limit.rule.shadow] or limits
-    max_units = min(limit.rule.limit // LARGEST_PART // unit_cost for limit in asked)
+    max_units = min(limit.rule.limit // LEASES_PER_LIMIT // unit_cost for limit in asked)
     return max(1, min(wanted, max_units))
 
 

@@ -19,7 +19,7 @@ LIMITS = FrontLimits(connections=64, body_bytes=64 * 1024, head_bytes=16 * 1024,
 """Bounds of this port: small, since only probes and scrapers use it."""
 
 
-def bound(host: str, port: int, event: str) -> socket.socket:
+def listen_or_exit(host: str, port: int, event: str) -> socket.socket:
     """A socket that listens. Where it cannot, the process logs ``event`` and ends, as uvicorn does for its own port."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)

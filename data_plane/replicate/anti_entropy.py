@@ -69,7 +69,7 @@ class AntiEntropy:
         """All counters are marked: peers that answer have been sent everything once those are sent."""
         for name, session in self._sessions.items():
             if session.takes_ended_epochs:
-                session.sweeping, session.complete_after_us = False, self._clock.now_us()
+                session.needs_everything, session.complete_after_us = False, self._clock.now_us()
                 session.is_noted_as_sent = True
                 await self._store.epochs.note_sent_everything(name, session.epoch)
 
@@ -90,5 +90,5 @@ class AntiEntropy:
             if session.waiting_to_hand_back < MAX_HAND_BACK:
                 session.hand_back.setdefault(epoch, []).extend(cells)
             else:
-                session.sweeping = True
+                session.needs_everything = True
                 self.begin()

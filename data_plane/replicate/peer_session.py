@@ -89,7 +89,7 @@ class PeerSession:
         """The epoch of this region's store in which the queued cells were counted; every message names it."""
         self.epoch: str | None = None
         """The epoch of the peer's store, from its last answer; ``None`` before the first and while it is away."""
-        self.sweeping = True
+        self.needs_everything = True
         """Whether the peer has yet to be sent everything: it is new to this agent, or was away."""
         self.is_noted_as_sent = False
         """Whether the store says that this epoch was sent everything, for the agent that sends next."""
@@ -124,7 +124,7 @@ class PeerSession:
     @property
     def takes_ended_epochs(self) -> bool:
         """Whether to send counts of ended epochs; only an answer tells which of the peer's epochs have ended."""
-        return self.sweeping and self.epoch is not None
+        return self.needs_everything and self.epoch is not None
 
     @property
     def waiting_to_hand_back(self) -> int:
@@ -163,12 +163,12 @@ class PeerSession:
 
     def resend_everything(self) -> None:
         """Drop the queue; the next sweep sends everything."""
-        self.sweeping = True
+        self.needs_everything = True
         self.drop_queue()
 
     def send_queue(self, url: str) -> None:
         """Start to send what waits, unless a message is under way."""
-        waits = self._queue or self.hand_back or self._probes
+        waits = self._queue or self.hand_back or self._needs_probe
         if waits and (self._under_way is None or self._under_way.done()):
             self._under_way = asyncio.create_task(self._deliver(url))
 
@@ -187,7 +187,7 @@ class PeerSession:
                 del cells[:MAX_CELLS]
                 if not cells:
                     self.hand_back.pop(ended, None)
-            probes = self._probes
+            probes = self._needs_probe
             while self._queue or probes:
                 probes = False
                 batches = self._next_message()
@@ -198,7 +198,7 @@ class PeerSession:
             self._fail(error)
 
     @property
-    def _probes(self) -> bool:
+    def _needs_probe(self) -> bool:
         """Whether to send a message even without cells: only an answer shows that the peer is back."""
         return self._failing_since_us is not None or self._is_behind
 
@@ -215,7 +215,7 @@ class PeerSession:
 
     def _complete_slices(self, complete: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
         """Slices that the peer then has in full, with the instant; none before it was sent everything once."""
-        if self.sweeping:
+        if self.needs_everything:
             return ()
         return tuple((slice, as_of_us) for slice, as_of_us in complete.items() if as_of_us > self.complete_after_us)
 

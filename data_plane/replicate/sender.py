@@ -144,7 +144,7 @@ class Sender:
     async def _note_resends(self) -> None:
         """Note peers that must be sent everything, before marks are settled without them, for the next sender."""
         for name, session in self.sessions.items():
-            if session.sweeping and session.is_noted_as_sent:
+            if session.needs_everything and session.is_noted_as_sent:
                 session.is_noted_as_sent = False
                 await self._store.epochs.note_sent_everything(name, None)
 
@@ -179,7 +179,7 @@ class Sender:
             known = await self._store.epochs.sent_everything(name)
             session = PeerSession(self._region, name, self._transport, self._clock, self.tally, self._on_connected)
             session.own_epoch, session.epoch = self._epoch, known
-            session.sweeping, session.is_noted_as_sent = known is None, known is not None
+            session.needs_everything, session.is_noted_as_sent = known is None, known is not None
             self.sessions[name] = session
             self.anti_entropy.begin()
 

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 FIRST_RTT_US = 200_000
-PATIENCE_US = 1_000_000
-"""The longest time for which a peer that did not answer is passed over; how long a peer without bucket capacity to lend
-is, at first; and the time between requests that all peers together cannot satisfy.
-"""
+IN_VAIN_US = 1_000_000
+"""Between two requests while all peers together have too little."""
+PASSED_OVER_US = 1_000_000
+"""For how long a peer that does not answer is passed over at most."""
+REFILL_US = 1_000_000
+"""For how long a peer whose bucket is empty is passed over at first."""
 
 
 class BackOff(NamedTuple):
@@ -84,7 +86,7 @@ class RightsClient:
             return None
         have = {peer: pending.have.get(peer, shares.get(peer, 0)) for peer in candidates}
         in_vain = sum(have.values()) < missing
-        if in_vain and now_us < pending.asked_us + PATIENCE_US:
+        if in_vain and now_us < pending.asked_us + IN_VAIN_US:
             return None
         return max(candidates, key=have.__getitem__)
 
@@ -100,10 +102,10 @@ class RightsClient:
         pending = self._request(key, id)
         if any(self._may_have(pending, peer, now_us) for peer in self._peers):
             # all peers together have less than is missing
-            return BackOff(min(ends_us, pending.asked_us + PATIENCE_US), True)
+            return BackOff(min(ends_us, pending.asked_us + IN_VAIN_US), True)
         left = [peer for peer in self._peers if peer not in pending.exhausted]
         until_us = min((pending.passed_over_until_us.get(peer, ends_us) for peer in left), default=ends_us)
-        hopeless = all(peer in pending.empty or self._patience_us(pending, peer) >= PATIENCE_US for peer in left)
+        hopeless = all(peer in pending.empty or self._patience_us(pending, peer) >= PASSED_OVER_US for peer in left)
         return BackOff(min(ends_us, until_us), hopeless)
 
     def note_asked(self, key: bytes, id: int, peer: str, now_us: int) -> int:
@@ -136,7 +138,7 @@ class RightsClient:
         elif answer.is_empty and refill_us:
             # Its capacity may grow without a report: ask again, each time after twice as long.
             empty = pending.empty[peer] = pending.empty.get(peer, -1) + 1
-            pause_us = min(PATIENCE_US << min(empty, 20), max(PATIENCE_US, refill_us))
+            pause_us = min(REFILL_US << min(empty, 20), max(REFILL_US, refill_us))
             pending.passed_over_until_us[peer] = now_us + pause_us
         elif answer.is_empty:
             pending.exhausted.add(peer)
@@ -178,7 +180,7 @@ class RightsClient:
 
     def _patience_us(self, pending: _PendingRequest, peer: str) -> int:
         """For how long a peer that did not answer is passed over."""
-        return min(PATIENCE_US, self.rtt_us(peer) << pending.unanswered.get(peer, 0))
+        return min(PASSED_OVER_US, self.rtt_us(peer) << pending.unanswered.get(peer, 0))
 
     def _may_have(self, pending: _PendingRequest, peer: str, now_us: int) -> bool:
         return peer not in pending.exhausted and pending.passed_over_until_us.get(peer, 0) <= now_us

@@ -76,7 +76,7 @@ class StoreEpochs:
         self._store = store
         self._clock = clock
         self._state = state
-        self._horizon_us = horizon_us
+        self._measured_horizon_us = horizon_us
         self._newest = newest
         self._in_force = in_force
         self._shares_revision = 0
@@ -84,7 +84,7 @@ class StoreEpochs:
         """Whether nodes had notice of the first revision; before, the store does not refuse what is older."""
         self._unconfirmed: dict[int, LimitRule] = {}
         self.unconfirmed_ack: Ack | None = None
-        self._horizon = 0
+        self._horizon_us = 0
         self._proven_for = 0
         self.epoch: Epoch | None = None
         """The store's epoch at the last renewal; ``None`` before, and if the store was unavailable or another one."""
@@ -164,11 +164,11 @@ class StoreEpochs:
     async def _renewed(self) -> Epoch | None:
         if self._store is None:
             return None
-        horizon_us = self._horizon_us()
-        if not self._horizon / HORIZON_STEP <= horizon_us <= self._horizon * HORIZON_STEP:
-            self._horizon = horizon_us
+        horizon_us = self._measured_horizon_us()
+        if not self._horizon_us / HORIZON_STEP <= horizon_us <= self._horizon_us * HORIZON_STEP:
+            self._horizon_us = horizon_us
         revision = self._shares_revision if self._is_announced else 0
-        return await self._store.renew(revision, self._horizon, self._proven_for)
+        return await self._store.renew(revision, self._horizon_us, self._proven_for)
 
     async def _prove(self) -> bool:
         newest = await self._newest()

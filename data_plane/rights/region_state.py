@@ -65,7 +65,7 @@ class RegionState:
             log.info("peers_unreachable", peers=[name for name, _ in unreachable])
             self._use(self._facts._replace(unreachable=unreachable))
 
-    def look(self, now_us: int) -> None:
+    def drop_finished_moves(self, now_us: int) -> None:
         """Resolve limits anew where a move of shares is over."""
         at_us = max((over_us for over_us in self._moves_over_us if over_us <= now_us), default=0)
         if at_us != self._facts.at_us:

@@ -84,7 +84,7 @@ class RegionWatch:
 
     async def check(self) -> None:
         """Check once. Raises ``StoreUnavailableError``."""
-        self._state.look(self._clock.now_us())
+        self._state.drop_finished_moves(self._clock.now_us())
         await self._peers.check_peers()
         if self._notices is not None and (self._state.strict or not self._state.proven):
             notice = await self._notices.notice()

@@ -33,7 +33,7 @@ SHADOW = 8
 SHARED = 16
 STRICT = 32
 """Rights: the strict parameters follow the rule (``strict_packing``)."""
-SILENT = 64
+UNREACHABLE = 64
 """Peers are unreachable: their numbers follow the rule (``config.limit_resolution``)."""
 
 _ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_bucket": 3, "leaky_bucket": 4}
@@ -68,7 +68,7 @@ def encode_check(cost: int, params: Sequence[bytes]) -> bytes:
 def params_end(packed: bytes, at: int) -> int:
     """Where the argument of one limit ends, without a price, that begins at ``at`` of a packed check."""
     end = at + RULE.size
-    if packed[at] & SILENT:
+    if packed[at] & UNREACHABLE:
         return end + 2 + int.from_bytes(packed[end : end + 2], "little")
     return end + int(RULE.unpack_from(packed, at)[1]) if packed[at] & STRICT else end
 

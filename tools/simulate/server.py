@@ -51,8 +51,8 @@ class SimulatedServer:
         self.is_up = True
         self.keyspace = Keyspace(now_us, MAX_KEYS)
         self.run_id = ""
-        self.connections = 0
-        """Grows when all connections break; a connection remembers the number that it was made under."""
+        self.generation = 0
+        """Of its connections: it grows when all of them break, and each remembers the one that it was made in."""
         self.waiters: list[asyncio.Future[None]] = []
         """Commands that wait for an item of a list."""
         self._connected: list[asyncio.Future[None]] = []
@@ -129,7 +129,7 @@ class SimulatedServer:
         self.is_up = True
 
     def _break(self) -> None:
-        self.connections += 1
+        self.generation += 1
         connected, self._connected = self._connected, []
         for waiter in connected:
             _end(waiter)
@@ -188,20 +188,20 @@ class StoreConnection:
 
     async def _connect(self) -> None:
         """Join the server as it is now, before any decision there."""
-        while self._joined != self._server.connections:
-            connections = self._server.connections
+        while self._joined != self._server.generation:
+            generation = self._server.generation
             if not self._server.is_up:
                 raise StoreUnavailableError("ConnectionError")
             if self._join is not None:
                 await self._join(self.execute, self.facts())
-            self._joined = connections
+            self._joined = generation
 
     async def keep_connected(self) -> None:
         """Connect, and connect again whenever connections break, for ever."""
         while True:
             with contextlib.suppress(StoreUnavailableError):
                 await self._connect()
-            if self._joined == self._server.connections:
+            if self._joined == self._server.generation:
                 await self._server.broken()
             await asyncio.sleep(RECONNECT_S)
 

@@ -63,7 +63,7 @@ class LinkKeeper:
         """Connect behind, without waiting."""
         self._task = asyncio.create_task(self._retry(), name="redis-connect")
 
-    def works(self) -> None:
+    def note_decision(self) -> None:
         """The server decided something over this connection."""
         self.proven = True
         self._backoff.reset()

@@ -247,7 +247,7 @@ class Shard:
         else:
             self._succeeded()
             if not self.keeper.proven:
-                self.keeper.works()
+                self.keeper.note_decision()
         self._stats.decisions += len(call.unanswered)
         call.deliver(self._answers, figures)
 

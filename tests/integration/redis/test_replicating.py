@@ -185,7 +185,7 @@ async def test_what_is_to_be_handed_back_does_not_grow_while_a_peer_is_away(east
     east.peers.away.clear()
 
     async def has_it_back():
-        return east.tally.handed_back_cells and not any(one.sweeping for one in east.sender.sessions.values())
+        return east.tally.handed_back_cells and not any(one.needs_everything for one in east.sender.sessions.values())
 
     await east.tick_until(has_it_back)
     back = [cell.key for counts in east.peers.told["eu-west"] if counts.of == "eu-west/old" for cell in counts.cells]
@@ -368,7 +368,7 @@ async def test_an_agent_sends_counts_of_ended_epochs_also_of_slices_that_another
     east.peers.away.add("ap-south")
 
     async def hears_eu_west():
-        return east.tally.failures["ap-south"] and not east.sender.sessions["eu-west"].sweeping
+        return east.tally.failures["ap-south"] and not east.sender.sessions["eu-west"].needs_everything
 
     await east.tick_until(hears_eu_west)
     assert 0 < east.sender.slices < SLICES
@@ -377,7 +377,7 @@ async def test_an_agent_sends_counts_of_ended_epochs_also_of_slices_that_another
     east.peers.away.clear()
 
     async def is_sent_everything():
-        return not east.sender.sessions["ap-south"].sweeping and not east.sender.sessions["ap-south"].hand_back
+        return not east.sender.sessions["ap-south"].needs_everything and not east.sender.sessions["ap-south"].hand_back
 
     await east.tick_until(is_sent_everything)
     back = [cell.key for counts in east.peers.told["ap-south"] if counts.of == before for cell in counts.cells]
@@ -434,7 +434,7 @@ async def test_nothing_is_said_to_be_known_that_waits(east):
     slice = sum(b"{acme}1") % SLICES
 
     async def is_quiet():
-        return all(not one.sweeping for one in east.sender.sessions.values()) and await east.is_settled()
+        return all(not one.needs_everything for one in east.sender.sessions.values()) and await east.is_settled()
 
     await east.tick_until(is_quiet)
     east.peers.told.clear()
@@ -506,7 +506,7 @@ async def test_who_takes_slices_over_sends_everything_to_a_peer_that_missed_some
     await east.tick_until(east.is_settled)
     await east.counts.epochs.note_sent_everything("eu-west", None)  # by the agent that held the others
     await east.sender.tick()
-    assert not east.sender.sessions["eu-west"].sweeping, "its own slices are sent in full"
+    assert not east.sender.sessions["eu-west"].needs_everything, "its own slices are sent in full"
     sweeps, east.live_agents = east.tally.sweeps, 1
 
     async def is_noted_again():

@@ -93,7 +93,7 @@ def test_a_region_that_keeps_to_its_share_has_a_raised_one_once_no_other_counts(
     state.apply(index, 3)
 
     def share(now_us: int) -> int:
-        state.look(now_us)
+        state.drop_finished_moves(now_us)
         return in_region(moved, "eu-west", index.book.region_facts.at_us).limit
 
     over_us = raised_us + windows * HOUR_US + SKEW_US
@@ -133,7 +133,7 @@ def test_a_raised_part_of_a_client_s_own_bucket_counts_although_its_epochs_are_l
     assert cycle_us(own) > 10 * cycle_us(moved)
     held = []
     for now_us in (raised_us + SKEW_US + cycle_us(own) - 1, raised_us + SKEW_US + 2 * cycle_us(own)):
-        state.look(now_us)
+        state.drop_finished_moves(now_us)
         held.append(capacity(in_region(own, "eu-west", index.book.region_facts.at_us)))
     assert held == [20, 80]
 

@@ -1,6 +1,6 @@
 """Which peer to ask for rights, how often in vain, and until when nobody can be asked."""
 
-from data_plane.rights.client import PATIENCE_US, Answer, RightsClient
+from data_plane.rights.client import PASSED_OVER_US, Answer, RightsClient
 
 KEY, ID, PEERS = b"{acme}1", 7, ("eu-west", "ap-south")
 SHARES = dict.fromkeys(PEERS, 20)
@@ -65,5 +65,5 @@ def test_a_peer_that_was_only_slow_leaves_hope():
     late_us = 2_000_000 + 3 * RTT_US
     assert client.choose_peer(KEY, ID, SHARES, 1, late_us) is None
     back_off = client.back_off(KEY, ID, ENDS_US, late_us)
-    assert late_us < back_off.until_us < late_us + PATIENCE_US
+    assert late_us < back_off.until_us < late_us + PASSED_OVER_US
     assert not back_off.hopeless

@@ -4,7 +4,7 @@ import random
 from collections import deque
 
 from data_plane.config.load_gate import FULL, ClassGate, hour_seed
-from data_plane.config.load_guard import capacity_rules, price_of
+from data_plane.config.load_guard import capacity_rules, pricing_factor
 from data_plane.load.controller import MILLI, BackendFactors, ControlState, Report, decide
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.packing import encode_rule
@@ -50,7 +50,8 @@ class Adaptive(Unprotected):
         if capacity is None:
             return True
         rules = capacity_rules(self._backend, self._policy, self._scenario.groups[request.group].priority, "here")
-        prices = [1 if by is None else gate.price(by, 1) for by in (price_of(rule, self._policy) for rule in rules)]
+        factors = [pricing_factor(rule, self._policy) for rule in rules]
+        prices = [1 if factor is None else gate.price(factor, 1) for factor in factors]
         now_us = START_US + round(request.at_s * 1e6)
         # one after the other, what nodes do at once: first a look at each, then the charge
         for look in (True, False):
