@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 _FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 
 CLUSTER = "needs a Kubernetes cluster; tests/charts renders the values and runs what the charts start"
+OWN = "needs a Postgres and a store that run already; tests/system starts the same processes"
 NOT_HERE: Mapping[tuple[str, str], str] = {
     ("docs/install-kubernetes.md", "alias tidegate='docker"): "needs Docker and the image",
     ("docs/install-kubernetes.md", "docker build"): "needs Docker and a registry",
@@ -23,6 +24,9 @@ NOT_HERE: Mapping[tuple[str, str], str] = {
         "docs/install-pip.md",
         "python3 -m venv",
     ): "nothing is published yet; tests/release installs the wheel and runs it",
+    ("docs/install-pip.md", "export TIDEGATE_DATABASE_URL"): OWN,
+    ("docs/install-pip.md", "regions="): OWN,
+    ("docs/install-pip.md", "export TIDEGATE_REGION"): OWN,
     ("docs/stores.md", "cd tests && PATH=FOLDER"): "runs tests for minutes, with another store",
     ("helm/control-plane/README.md", "kubectl create namespace"): CLUSTER,
     ("helm/data-plane/README.md", "kubectl -n tidegate"): CLUSTER,
