@@ -1,7 +1,8 @@
 """Queries on nodes: which are connected, what they applied, refused and decided."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, case, delete, func, not_, select, tuple_, update
@@ -64,23 +65,17 @@ async def stage_sent(session: AsyncSession, hello: Hello, stage_revision: int) -
     await session.execute(statement.values(staged_revision=stage_revision, staged_at=func.now()))
 
 
-async def streams_alive(session: AsyncSession, streams: Iterable[str]) -> None:
-    """Refresh the nodes behind these open streams."""
-    of_streams = Node.stream.in_(list(streams))
-    await _lock(session, of_streams)
-    await session.execute(update(Node).where(of_streams).values(last_seen=func.now()))
-
-
-async def streams_closed(session: AsyncSession, streams: Iterable[str]) -> None:
-    """Mark the nodes of these streams as disconnected, unless they opened another stream since."""
-    of_streams = Node.stream.in_(list(streams))
-    await _lock(session, of_streams)
-    await session.execute(update(Node).where(of_streams).values(stream=None))
-    await session.execute(select(func.pg_notify(ACK_CHANNEL, "")))
+async def streams_seen(session: AsyncSession, is_open: Collection[str], closed: Collection[str] = ()) -> None:
+    """Refresh the nodes of open streams, and mark those of closed ones as disconnected unless they opened another."""
+    await _lock(session, Node.stream.in_([*is_open, *closed]))
+    await session.execute(update(Node).where(Node.stream.in_(list(is_open))).values(last_seen=func.now()))
+    if closed:
+        await session.execute(update(Node).where(Node.stream.in_(list(closed))).values(stream=None))
+        await session.execute(select(func.pg_notify(ACK_CHANNEL, "")))
 
 
 async def _lock(session: AsyncSession, where: ColumnElement[bool]) -> None:
-    """Lock nodes in the order of ACKs, or each of two writers could wait for the other."""
+    """Lock nodes in one order, all that a transaction will write, or each of two writers could wait for the other."""
     await session.execute(select(Node.node).where(where).order_by(Node.region, Node.node).with_for_update())
 
 
@@ -93,6 +88,7 @@ async def acknowledged(session: AsyncSession, acks: Sequence[RegionAck]) -> None
     newest_last = sorted(good, key=lambda one: one.ack.revision)
     applied = {(one.region, one.ack.node): one.ack.revision for one in newest_last}
     refused = {(one.region, one.ack.node): one.ack for one in acks if one.ack.error is not None}
+    await _lock(session, tuple_(Node.region, Node.node).in_([*applied, *refused]))
     if applied:
         await _store_applied(session, applied)
         await _store_effects(session, newest_last)
@@ -141,10 +137,11 @@ async def _store_effects(session: AsyncSession, acks: Sequence[RegionAck]) -> No
         {"region": one.region, "node": one.ack.node, "rule_id": rule_id, "revision": one.ack.revision,
          "from_us": from_us}
         for one in acks
-        for rule_id, from_us in sorted(one.ack.effective.items())
+        for rule_id, from_us in one.ack.effective.items()
     ]  # fmt: skip
     if not rows:
         return
+    rows.sort(key=itemgetter("region", "node", "rule_id", "revision"))  # the order in which a row is locked
     statement = insert(NodeEffect)
     new = statement.excluded
     statement = statement.on_conflict_do_update(
@@ -164,6 +161,8 @@ async def effects(session: AsyncSession, rule_id: int, since_revision: int) -> d
 
 async def forget_effects(session: AsyncSession, rule_id: int) -> None:
     """Delete what nodes confirmed of a completed move."""
+    of_rule = select(NodeEffect.rule_id).where(NodeEffect.rule_id == rule_id)
+    await session.execute(of_rule.order_by(NodeEffect.region, NodeEffect.node).with_for_update())
     await session.execute(delete(NodeEffect).where(NodeEffect.rule_id == rule_id))
 
 

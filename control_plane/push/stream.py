@@ -283,9 +283,7 @@ class OpenStreams:
                 for stream in [stream for stream, credential in self._open.items() if credential not in in_force]:
                     self.closed(stream)
                 closed = set(self._closed)
-                await nodes.streams_alive(session, self._open)
-                if closed:
-                    await nodes.streams_closed(session, closed)
+                await nodes.streams_seen(session, self._open, closed)
         except UnavailableError:
             return
         self._closed -= closed

@@ -7,8 +7,8 @@ from testing.effort import SEED, share
 from tools.simulate.changing_runs import changing_scenario
 from tools.simulate.random_runs import random_scenario, run
 
-RUNS = share(ci=12, nightly=5_000)
-PARTS = 4
+RUNS = share(ci=200, nightly=5_000)
+PARTS = 8
 HOST = ScriptHost()
 
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import httpx
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database
 from control_plane.nodes import repository as nodes
@@ -275,33 +277,58 @@ async def test_an_ack_that_comes_late_takes_nothing_back(served: RunningControlP
         assert (after["applied_revision"], after["applied_at"]) == (newest, applied["applied_at"])
 
 
-async def test_heartbeats_and_acks_of_the_same_nodes_wait_for_each_other(
-    make_settings: Callable[..., Settings],
+Step = Callable[[AsyncSession], Awaitable[None]]
+
+
+def _seen(is_open: str, closed: str = "") -> Step:
+    """A heartbeat's writes, of nodes with names of one letter."""
+    return lambda session: nodes.streams_seen(session, list(is_open), list(closed))
+
+
+def _acked(applied: str, refused: str = "", **more: dict[int, int]) -> Step:
+    acks = [Ack(revision=1, node=name, digest="0" * 64, **more) for name in applied]
+    acks += [Ack(revision=1, node=name, digest="0" * 64, error="no") for name in refused]
+    return lambda session: nodes.acknowledged(session, [nodes.RegionAck("us-east", ack) for ack in acks])
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "then"),
+    [
+        pytest.param(_acked("a"), _seen("za"), _acked("z"), id="heartbeats"),
+        pytest.param(_acked("a"), _seen("z", "a"), _acked("z"), id="a stream that closed"),
+        pytest.param(_seen("a"), _acked("z", refused="a"), _seen("z"), id="an ACK beside a refusal"),
+        pytest.param(
+            _acked("a", effective={1: 5}), lambda session: nodes.forget_effects(session, 1),
+            _acked("z", effective={1: 5}), id="a move that is over",
+        ),
+    ],
+)  # fmt: skip
+async def test_who_writes_the_same_nodes_waits_for_the_other(
+    make_settings: Callable[..., Settings], first: Step, other: Step, then: Step
 ) -> None:
     """Postgres would end one of two that hold what the other wants, and log a deadlock."""
     url = make_settings().database_url.get_secret_value()
     database = Database(url, connect_timeout_s=10.0, command_timeout_s=10.0, pool_size=5)
-    names = ["z", "a"]  # in the table they stand as they came
-    acks = [nodes.RegionAck("us-east", Ack(revision=1, node=name, digest="0" * 64)) for name in sorted(names)]
     try:
         async with database.transaction() as session:
-            for name in names:
-                await nodes.stream_opened(session, Hello(region="us-east", node=name), f"stream-{name}", applied=0)
+            for name in "za":  # in the table they stand as they came
+                await nodes.stream_opened(session, Hello(region="us-east", node=name), name, applied=0)
+                await _acked(name, effective={1: 4})(session)
         async with asyncio.TaskGroup() as group, database.transaction() as session:
-            await nodes.acknowledged(session, acks[:1])
-            beating = group.create_task(_beat(database, [f"stream-{name}" for name in names]))
+            await first(session)
+            waiting = group.create_task(_apart(database, other))
             pid = await repository.pid_of(session)
             while not await _blocks_anybody(database, pid):
                 await asyncio.sleep(0.01)
-            await nodes.acknowledged(session, acks[1:])
-        assert beating.done()
+            await then(session)
+        assert waiting.done()
     finally:
         await database.close()
 
 
-async def _beat(database: Database, streams: list[str]) -> None:
+async def _apart(database: Database, step: Step) -> None:
     async with database.transaction() as session:
-        await nodes.streams_alive(session, streams)
+        await step(session)
 
 
 async def _blocks_anybody(database: Database, pid: int) -> bool:
