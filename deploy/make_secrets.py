@@ -39,11 +39,16 @@ def _env(**values: str) -> str:
 
 
 def main(directory: Path) -> None:
-    """Write the files unless the last of them is there."""
+    """Write the files unless the last of them is there.
+
+    A project from before there were agents gets theirs, which are its nodes'; others would not fit its volumes.
+    """
     made = contents()
-    last = directory / [*made][-1] / "complete"
+    last, of_nodes = directory / "agent" / "complete", directory / "node"
     if last.exists():
         return
+    if (of_nodes / "complete").exists():
+        made = {"agent": {"env": (of_nodes / "env").read_text()}}
     for service, files in made.items():
         (directory / service).mkdir(exist_ok=True)
         for name, text in files.items():

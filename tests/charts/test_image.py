@@ -115,6 +115,15 @@ def test_the_compose_project_makes_its_secrets_once(tmp_path):
     assert made["postgres"]["password"] in exported(made["migrate"]["env"])["TIDEGATE_DATABASE_URL"]
 
 
+def test_a_compose_project_from_before_agents_keeps_its_secrets(tmp_path):
+    made = secrets_made(tmp_path)
+    (tmp_path / "agent" / "complete").rename(tmp_path / "node" / "complete")
+    (tmp_path / "agent" / "env").unlink()
+    (tmp_path / "agent").rmdir()
+    made["node"]["complete"] = ""
+    assert secrets_made(tmp_path) == made
+
+
 def test_every_service_of_the_compose_project_sees_its_own_secrets_only(tmp_path):
     made = secrets_made(tmp_path)
     services = COMPOSE["services"]

@@ -202,7 +202,7 @@ def sigma_of(load: Load) -> float:
     return max(SIGMA_S, load.sigma_s + TICK_S)
 
 
-async def counted(regions: RegionProcesses, region: str, node: int = 0) -> int:
+async def counted(regions: RegionProcesses, region: str, node: int) -> int:
     """What a node says was counted under the ample limit."""
     return AMPLE - (await regions.check(region, 0, node=node, key=key("ample")))["remaining"]
 
