@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,7 +107,7 @@ def up(
     from tidegate.stack.layout import StackOptions
     from tidegate.stack.passed_on import settings_to_pass_on
     from tidegate.stack.progress import StackError
-    from tidegate.stack.up import run_up
+    from tidegate.stack.up import STOP_SIGNALS, run_up
 
     given = [*(settings or ()), *([] if drain_s is None else [f"DRAIN_S={drain_s:g}"])]
     try:
@@ -127,7 +128,10 @@ def up(
         admin_token=os.environ.get("TIDEGATE_ADMIN_TOKEN"),
         settings=passed_on,
     )
-    sys.exit(run_up(options))
+    code = run_up(options)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # else Python, as it exits, lets the next one end the process
+    sys.exit(code)
 
 
 @app.command("control-plane")

@@ -92,7 +92,7 @@ READINGS = {
 
 @pytest.fixture(scope="module")
 def demo(start_module_stack: StartStack) -> Stack:
-    return start_module_stack(demo=True, rls=True)
+    return start_module_stack(demo=True, rls=True, patient=True)
 
 
 @pytest.fixture
