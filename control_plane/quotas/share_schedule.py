@@ -5,8 +5,8 @@ one does. A limit of 1,000 that moves 200 units from region a to b at 10:20, wit
 
 1. before: one step, a 600 and b 400 (:func:`settled`);
 2. the cut: a second step from 10:20, a 400 and b 400 (:func:`retargeted`); it holds from the window of 11:00 on;
-3. the raise, once each node says that it goes by the cut: a third step from then, a 400 and b 600
-   (:func:`acknowledged`); at 12:00 two windows are over, and the first two steps matter no more (:func:`needed`).
+3. the raise, once each node says from when on it goes by the cut: a third step from then, here 11:00, a 400 and b 600
+   (:func:`acknowledged`); after two windows more the steps before it matter no more (:func:`needed`).
 
 The simulator of regions (``tools/simulate``) moves shares by these functions too.
 """

@@ -78,7 +78,7 @@ class RightsClient:
         if self.is_waiting(key, id, now_us):
             return None
         if pending.asked is not None:
-            pending.passed_over_until_us[pending.asked] = now_us + self._patience_us(pending, pending.asked)
+            pending.passed_over_until_us[pending.asked] = now_us + self._passed_over_us(pending, pending.asked)
             pending.unanswered[pending.asked] = min(pending.unanswered.get(pending.asked, 0) + 1, 20)
             pending.asked = None
         candidates = [peer for peer in self._peers if self._may_have(pending, peer, now_us)]
@@ -105,7 +105,7 @@ class RightsClient:
             return BackOff(min(ends_us, pending.asked_us + IN_VAIN_US), True)
         left = [peer for peer in self._peers if peer not in pending.exhausted]
         until_us = min((pending.passed_over_until_us.get(peer, ends_us) for peer in left), default=ends_us)
-        hopeless = all(peer in pending.empty or self._patience_us(pending, peer) >= PASSED_OVER_US for peer in left)
+        hopeless = all(peer in pending.empty or self._passed_over_us(pending, peer) >= PASSED_OVER_US for peer in left)
         return BackOff(min(ends_us, until_us), hopeless)
 
     def note_asked(self, key: bytes, id: int, peer: str, now_us: int) -> int:
@@ -178,7 +178,7 @@ class RightsClient:
             requests[id] = _PendingRequest()
         return requests[id]
 
-    def _patience_us(self, pending: _PendingRequest, peer: str) -> int:
+    def _passed_over_us(self, pending: _PendingRequest, peer: str) -> int:
         """For how long a peer that did not answer is passed over."""
         return min(PASSED_OVER_US, self.rtt_us(peer) << pending.unanswered.get(peer, 0))
 
