@@ -57,7 +57,7 @@ READINGS = {
     "docs/adaptive.md": Reading(prints=(r'"taken": ?1',)),
     "docs/usage.md": Reading(prints=(r"complete_until", r"hour,plan,limit,allowed,")),
     "docs/backup.md": Reading(
-        change={"createdb tidegate": "createdb restored", '--dbname="$DATABASE_URL" tide': "--dbname=restored tide"}
+        change={"createdb tidegate": "createdb restored", '--dbname="$DATABASE_URL" ': "--dbname=restored "}
     ),
     "docs/oidc.md": Reading(change={'"$JWT"': "tga_..."}, prints=(r"secret: +tga_", r"acme-1")),
     "docs/regions.md": Reading(
