@@ -1,5 +1,6 @@
 """Every route is closed to whoever has no credential, a wrong one, or too weak a role."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -121,7 +122,7 @@ async def test_tokens_expire_and_are_revoked(
     assert (await api.get("/v1/plans", headers=bearer(brief["secret"]))).status_code == 200
     # the row is moved instead of the clock: a token that lives for moments is gone before a slow machine asks
     moved = f"UPDATE tokens SET expires_at = now() - interval '1 second' WHERE token_id = '{brief['token_id']}'"
-    postgres_server.execute(moved, database=database_name)
+    await asyncio.to_thread(postgres_server.execute, moved, database=database_name)
     assert (await api.get("/v1/plans", headers=bearer(brief["secret"]))).status_code == 401
 
     made = (await api.post("/v1/tokens", json={"name": "ops", "role": "admin"})).json()

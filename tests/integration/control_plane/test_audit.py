@@ -1,5 +1,6 @@
 """The audit log: every write is in it with who, what and why, no secret is, and nobody can change it."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -106,7 +107,7 @@ async def test_the_database_refuses_to_change_it(api: httpx.AsyncClient, postgre
     await api.put("/v1/plans/a", json={})
     for statement in CHANGES:
         with pytest.raises(StackError, match=r"append-only|at least 30 days"):
-            postgres_server.execute(statement, database=DATABASE)
+            await asyncio.to_thread(postgres_server.execute, statement, database=DATABASE)
         assert len((await api.get("/v1/audit")).json()["items"]) == 2, statement
     assert (await api.delete("/v1/audit/1")).status_code == 405
 
@@ -114,7 +115,7 @@ async def test_the_database_refuses_to_change_it(api: httpx.AsyncClient, postgre
 async def test_only_retention_shortens_it(api: httpx.AsyncClient, postgres_server: PostgresServer) -> None:
     old = "INSERT INTO audit_log (at, author, action, resource, name, revision) "
     old += "VALUES (now() - interval '400 days', 'x', 'create', 'plan', 'old', 1)"
-    postgres_server.execute(old, database=DATABASE)
+    await asyncio.to_thread(postgres_server.execute, old, database=DATABASE)
     kept = "SELECT audit_log_retain(now() - interval '365 days', 100)"
     assert postgres_server.execute(kept, database=DATABASE) == "1"
     assert [item["name"] for item in (await api.get("/v1/audit")).json()["items"]] == ["tok_first"]

@@ -97,8 +97,12 @@ async def test_what_has_ended_is_taken_away_by_a_job(
     await served.admin.put("/v1/blocks/new", json={"ip": "1.2.3.5"})
     await served.admin.put("/v1/enforcement", json={"mode": "shadow", "expires_at": SOON})
     past = "now() - interval '1 second'"
-    postgres_server.execute(f"UPDATE blocks SET expires_at = {past} WHERE block = 'old'", database=database_name)
-    postgres_server.execute(f"UPDATE enforcement SET expires_at = {past}", database=database_name)
+    await asyncio.to_thread(
+        postgres_server.execute, f"UPDATE blocks SET expires_at = {past} WHERE block = 'old'", database=database_name
+    )
+    await asyncio.to_thread(
+        postgres_server.execute, f"UPDATE enforcement SET expires_at = {past}", database=database_name
+    )
     (await served.admin.post("/v1/jobs/ended-blocks/run")).raise_for_status()
     async with asyncio.timeout(15):
         while len((await served.admin.get("/v1/blocks")).json()["items"]) > 1:

@@ -141,11 +141,11 @@ async def test_a_session_ends_by_itself_and_with_its_token(
     ):
         page = await opened(api, await token_of(api, "viewer"))
         assert (await page.get("/why")).status_code == 200
-        postgres_server.execute(ending, database=DATABASE)
+        await asyncio.to_thread(postgres_server.execute, ending, database=DATABASE)
         answer = await page.get("/why")
         assert (answer.status_code, answer.headers["location"]) == (303, "/console/login?next=/console/why"), ending
         forget = "UPDATE tokens SET revoked_at = now(), sha256 = token_id, name = token_id WHERE name = 'viewer'"
-        postgres_server.execute(forget, database=DATABASE)
+        await asyncio.to_thread(postgres_server.execute, forget, database=DATABASE)
 
 
 async def test_a_token_that_is_rotated_with_an_overlap_keeps_its_sessions_until_that_ends(
@@ -154,7 +154,7 @@ async def test_a_token_that_is_rotated_with_an_overlap_keeps_its_sessions_until_
     page = await opened(api)
     await api.post("/v1/tokens/tok_first/rotate", json={"overlap_s": 60})
     assert (await page.get("/")).status_code == 200
-    postgres_server.execute("UPDATE tokens SET previous_expires_at = now()", database=DATABASE)
+    await asyncio.to_thread(postgres_server.execute, "UPDATE tokens SET previous_expires_at = now()", database=DATABASE)
     assert (await page.get("/")).status_code == 303
 
 
@@ -422,11 +422,17 @@ async def test_a_tab_that_is_left_open_keeps_no_session_alive(
     served: RunningControlPlane, postgres_server: PostgresServer
 ) -> None:
     page = await served_page(served)
-    postgres_server.execute("UPDATE console_sessions SET last_seen_at = now() - interval '29 min'", database=DATABASE)
+    await asyncio.to_thread(
+        postgres_server.execute,
+        "UPDATE console_sessions SET last_seen_at = now() - interval '29 min'",
+        database=DATABASE,
+    )
     async with live(served, page.cookie, "revisions") as lines:  # as it connects again and again through a proxy
         await until_line(lines, "event: revisions")
-    postgres_server.execute(
-        "UPDATE console_sessions SET last_seen_at = last_seen_at - interval '2 min'", database=DATABASE
+    await asyncio.to_thread(
+        postgres_server.execute,
+        "UPDATE console_sessions SET last_seen_at = last_seen_at - interval '2 min'",
+        database=DATABASE,
     )
     answer = await served.admin.get("/console/why", headers={"Cookie": page.cookie})
     assert answer.status_code == 303

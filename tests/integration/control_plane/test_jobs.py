@@ -234,8 +234,9 @@ async def test_a_leader_whose_connection_is_cut_stops_at_once_and_another_takes_
         await until(lambda: ours.runs == 1)
         async with standing(database, Job("work", 3600, theirs), replica="two") as two:
             # the replica that was first comes back only once another had its chance
-            postgres_server.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            await asyncio.to_thread(
+                postgres_server.execute,
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted",
             )
             await until(lambda: ours.cancelled == 1)
             # the run that was cut short is not lost: whoever leads next repeats it

@@ -241,7 +241,7 @@ async def test_a_session_ends_when_the_provider_is_to_be_asked_again(
     page = Page(api, session_of(await signed_in(api, provider, "anna")))
     assert (await page.get("/access")).status_code == 200
     later = "UPDATE console_sessions SET person = jsonb_set(person, '{until_s}', '1')"
-    postgres_server.execute(later, database=database_name)
+    await asyncio.to_thread(postgres_server.execute, later, database=database_name)
     assert (await page.get("/access")).status_code == 303
 
 

@@ -1,5 +1,6 @@
 """Overrides: a temporary one stands before a lasting one; neither outlives the limit that it is of."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -62,7 +63,9 @@ async def test_a_temporary_override_stands_before_a_lasting_one(
     assert (shown["limit"], shown["then"]) == (6_000, {"limit": 600, "burst": None})
     assert (await api.put("/v1/config?dry_run=true", json=exported)).json()["counts"] == {}
 
-    postgres_server.execute("UPDATE overrides SET expires_at = now() - interval '1 second'", database=DATABASE)
+    await asyncio.to_thread(
+        postgres_server.execute, "UPDATE overrides SET expires_at = now() - interval '1 second'", database=DATABASE
+    )
     expired = await api.post("/v1/jobs/expiry/run", headers={"Prefer": "wait=20"})
     assert expired.json()["last_outcome"] == "done", expired.text
     shown = (await api.get(PATH)).json()
@@ -78,7 +81,9 @@ async def test_a_lasting_override_ends_a_temporary_one(api: httpx.AsyncClient, p
     assert (await api.get(PATH)).status_code == 404
     # without a lasting one the plan's figures come back
     await put(api, limit=5_000, expires_at=SOON)
-    postgres_server.execute("UPDATE overrides SET expires_at = now() - interval '1 second'", database=DATABASE)
+    await asyncio.to_thread(
+        postgres_server.execute, "UPDATE overrides SET expires_at = now() - interval '1 second'", database=DATABASE
+    )
     await api.post("/v1/jobs/expiry/run", headers={"Prefer": "wait=20"})
     assert await names(api) == []
 

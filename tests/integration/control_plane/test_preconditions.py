@@ -71,7 +71,8 @@ async def test_a_stale_tag_is_refused_on_every_route_that_takes_one(
     token = (await api.post("/v1/tokens", json={"name": "t", "role": "viewer"})).json()["token_id"]
     await api.post("/v1/reporters", json={"reporter": "r", "backends": ["users"]})
     # a roll-out that waits for a node of a replica that is gone
-    postgres_server.execute(
+    await asyncio.to_thread(
+        postgres_server.execute,
         "INSERT INTO nodes (region, node, version, applied_revision, stream, last_seen) "
         "VALUES ('eu', 'n', '', 1, 's', now() + interval '1 hour')",
         database=DATABASE,

@@ -255,7 +255,9 @@ async def test_regional_shares_that_a_roll_out_held_back_rise_a_window_after_all
             # both have this revision, and eu spends what it had before
             await until_view(served.admin, lambda view: view["move"]["raise_at"])
             assert rule_of(eu)["shares"] == {"eu": 500, "us": 500}
-            postgres_server.execute("UPDATE quota_moves SET raise_at_us = 1", database=database_name)
+            await asyncio.to_thread(
+                postgres_server.execute, "UPDATE quota_moves SET raise_at_us = 1", database=database_name
+            )
             released = await served.admin.post(f"/v1/rollouts/{revision}/release", json={})
             released.raise_for_status()
             view = await until_view(served.admin, lambda view: view["move"] is None or view["move"]["raise_at"])
@@ -286,8 +288,10 @@ async def test_a_roll_out_whose_first_nodes_spoke_of_the_cut_costs_no_further_wa
             rollout = put.headers["x-tidegate-rollout"]
             await until_view(served.admin, lambda view: spoken and not view["move"]["waiting_for"])
             longer_s = mover.CUT_AGAIN_S + 1
-            postgres_server.execute(
-                f"UPDATE quota_moves SET cut_at = cut_at - interval '{longer_s} s'", database=database_name
+            await asyncio.to_thread(  # what it waits for may be this loop's own transaction
+                postgres_server.execute,
+                f"UPDATE quota_moves SET cut_at = cut_at - interval '{longer_s} s'",
+                database=database_name,
             )
             (await served.admin.put("/v1/rollouts/policy", json=policy | {"mode": "immediate"})).raise_for_status()
             (await served.admin.post(f"/v1/rollouts/{rollout}/release", json={})).raise_for_status()
@@ -334,7 +338,8 @@ async def test_auto_shares_follow_demand_and_say_why(
         try:
             now = datetime.now(UTC)
             await Partitions(database).ensure({now.date()})
-            postgres_server.execute(
+            await asyncio.to_thread(
+                postgres_server.execute,
                 "INSERT INTO usage_totals"
                 " (hour, plan, limit_name, endpoint, region, allowed, denied, shadow_denied, cost, denied_cost)"
                 " SELECT date_trunc('hour', now()), 'free', name, 'e', region, 1, 1, 0, units, units"

@@ -148,12 +148,18 @@ async def test_replicas_stay_ready_on_a_newer_schema_that_still_serves_them(
     await asyncio.to_thread(migrate, postgres_url)
     async with client_of(make_settings(database_url=SecretStr(postgres_url))) as client:
         # the next version's hook has migrated; nobody here has heard of its revision
-        postgres_server.execute("UPDATE alembic_version SET version_num = '9000'", database=database)
+        await asyncio.to_thread(
+            postgres_server.execute, "UPDATE alembic_version SET version_num = '9000'", database=database
+        )
         assert (await client.get("/readyz")).status_code == 200
         assert (await client.put("/v1/plans/free", json={})).status_code == 201
-        postgres_server.execute("UPDATE schema_support SET works_from = '9000'", database=database)
+        await asyncio.to_thread(
+            postgres_server.execute, "UPDATE schema_support SET works_from = '9000'", database=database
+        )
         answer = await client.get("/readyz")
         assert answer.status_code == 503
         assert answer.json()["detail"] == "The database is migrated to a version that this one does not work with."
-        postgres_server.execute("UPDATE alembic_version SET version_num = '0000'", database=database)
+        await asyncio.to_thread(
+            postgres_server.execute, "UPDATE alembic_version SET version_num = '0000'", database=database
+        )
         assert "not migrated to this version" in (await client.get("/readyz")).json()["detail"]

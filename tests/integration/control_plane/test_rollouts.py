@@ -414,8 +414,10 @@ async def test_tokens_do_not_wait_to_expire_for_clients_that_are_held_back(
         (await found.admin.post("/v1/tokens", json=token)).raise_for_status()
         revision = await found.write("/v1/plans/q", {"limits": limits[1:]})
         for table in ("overrides", "tokens"):
-            postgres_server.execute(
-                f"UPDATE {table} SET expires_at = now() WHERE expires_at > now()", database=DATABASE
+            await asyncio.to_thread(
+                postgres_server.execute,
+                f"UPDATE {table} SET expires_at = now() WHERE expires_at > now()",
+                database=DATABASE,
             )
         ran = (await found.admin.post("/v1/jobs/expiry/run", headers={"Prefer": "wait=10"})).json()
         assert (
@@ -432,7 +434,8 @@ async def test_a_canary_that_went_before_it_got_anything_is_replaced(
     async with fleet(make_settings(), SLOW) as found:
         await found.write("/v1/rollouts/policy", SLOW | {"node": "eu-0"})
         # a node whose replica crashed with its stream: connected until its heartbeats are missed
-        postgres_server.execute(
+        await asyncio.to_thread(
+            postgres_server.execute,
             "INSERT INTO nodes (region, node, version, applied_revision, stream) VALUES ('eu', 'eu-0', '', 1, 'lost')",
             database=DATABASE,
         )

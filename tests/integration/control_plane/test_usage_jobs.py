@@ -86,7 +86,9 @@ async def test_days_are_the_sum_of_their_hours_before_and_after_the_roll_up_and_
     assert await days(served) == expected
     assert await roll_up(a_database, partitions, today()) == []
     # the hours may go: the day stays
-    postgres_server.execute("DELETE FROM usage_hourly WHERE hour < current_date", database=database_name)
+    await asyncio.to_thread(
+        postgres_server.execute, "DELETE FROM usage_hourly WHERE hour < current_date", database=database_name
+    )
     assert await days(served) == expected
     # what comes late makes the day anew (here from the late hour alone, as the others were deleted)
     await ship(served, batch(4, cell(allowed=2), hour=yesterday_noon()))

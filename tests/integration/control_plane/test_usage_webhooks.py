@@ -286,7 +286,7 @@ async def test_tries_again_with_longer_pauses_and_follows_no_redirect(
     await run(served, "usage-webhooks")
     assert len(receiver.got) == 1, "its time has not come"
     receiver.status = 200
-    postgres_server.execute("UPDATE usage_alerts SET due_at = now()", database=database_name)
+    await asyncio.to_thread(postgres_server.execute, "UPDATE usage_alerts SET due_at = now()", database=database_name)
     await run(served, "usage-webhooks")
     (arrived,) = await deliveries(served)
     assert (arrived["attempts"], arrived["error"], arrived["next_attempt_at"]) == (2, None, None)
@@ -333,8 +333,10 @@ async def test_one_that_has_no_address_keeps_no_other_waiting(
         hook = {"url": f"http://localhost:{receiver.port}/", "thresholds": [0.5]}
         (await served.admin.put(f"/v1/usage-webhooks/{name}", json=hook)).raise_for_status()
     # as it could once be written
-    postgres_server.execute(
-        "UPDATE usage_webhooks SET url = 'http://256.1.1.1/' WHERE webhook = 'none'", database=database_name
+    await asyncio.to_thread(
+        postgres_server.execute,
+        "UPDATE usage_webhooks SET url = 'http://256.1.1.1/' WHERE webhook = 'none'",
+        database=database_name,
     )
     await ship(served, batch(1, cell(allowed=50)))
     await run(served, "usage-alerts")
@@ -351,7 +353,9 @@ async def test_gives_up_in_the_end(
     (await served.admin.put("/v1/usage-webhooks/ops", json=hook)).raise_for_status()
     await ship(served, batch(1, cell(allowed=50)))
     await run(served, "usage-alerts")
-    postgres_server.execute("UPDATE usage_alerts SET attempts = 14, due_at = now()", database=database_name)
+    await asyncio.to_thread(
+        postgres_server.execute, "UPDATE usage_alerts SET attempts = 14, due_at = now()", database=database_name
+    )
     await run(served, "usage-webhooks")
     (failed,) = await deliveries(served)
     assert (failed["attempts"], failed["next_attempt_at"], failed["error"]) == (15, None, "ConnectError")
