@@ -552,7 +552,10 @@ async def test_an_apply_says_what_it_holds_back_and_where(make_settings: Callabl
             f"held back elsewhere (revision {number - 1}): plan p"
         )
         await found.served.until_nodes(
-            lambda seen: [seen[name]["held_back"] for name in NAMES] == [None, number, number]
+            lambda seen: (
+                [seen[name]["held_back"] for name in NAMES] == [None, number, number]
+                and all(seen[name]["applied_revision"] == number for name in NAMES)
+            )
         )
         reader = AdminReader(found.served.url, ADMIN_TOKEN, datetime.now(UTC))
         reading = await asyncio.to_thread(reader.read)
