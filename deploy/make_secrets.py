@@ -41,7 +41,7 @@ def _env(**values: str) -> str:
 def main(directory: Path) -> None:
     """Write the files unless the last of them is there.
 
-    A project from before there were agents gets theirs, which are its nodes'; others would not fit its volumes.
+    A project from before there were agents gives them the secrets of its nodes: new ones would not fit its volumes.
     """
     made = contents()
     last, of_nodes = directory / "agent" / "complete", directory / "node"
