@@ -188,16 +188,14 @@ class Sender:
 
         The agent that held them may have been the only one for which a peer was away: then all is sent to that peer.
         """
-        before, self._held = self._held, held
-        added = [slice for slice in held if slice not in before]
-        if not added:
-            return
-        await self._store.make_due(added)
-        for name, session in self.sessions.items():
-            if session.is_noted_as_sent and await self._store.epochs.sent_everything(name) is None:
-                session.is_noted_as_sent = False
-                session.resend_everything()
-                self.anti_entropy.begin()
+        if added := [slice for slice in held if slice not in self._held]:
+            await self._store.make_due(added)
+            for name, session in self.sessions.items():
+                if session.is_noted_as_sent and await self._store.epochs.sent_everything(name) is None:
+                    session.is_noted_as_sent = False
+                    session.resend_everything()
+                    self.anti_entropy.begin()
+        self._held = held  # only now: a tick that failed before takes them over again
 
     def begin_epoch(self, epoch: str) -> None:
         """After the first epoch send every peer everything, counts of the ended epoch included.

@@ -514,3 +514,24 @@ async def test_who_takes_slices_over_sends_everything_to_a_peer_that_missed_some
 
     await east.tick_until(is_noted_again)
     assert east.tally.sweeps > sweeps
+
+
+async def test_slices_whose_taking_over_failed_are_taken_over_by_the_next_tick(east, monkeypatch):
+    east.live_agents = 2
+    await east.tick_until(east.is_settled)
+    make_due, tried = east.counts.make_due, []
+
+    async def fail_once(slices: Sequence[int]) -> None:
+        tried.append(slices)
+        if len(tried) == 1:
+            raise StoreUnavailableError("the store fails over")
+        await make_due(slices)
+
+    monkeypatch.setattr(east.counts, "make_due", fail_once)
+    east.live_agents = 1
+    with pytest.raises(StoreUnavailableError):
+        await east.sender.tick()
+    await east.sender.tick()
+    assert len(tried[0]) == SLICES // 2
+    assert tried == [tried[0]] * 2
+    assert east.sender.slices == SLICES
