@@ -1,6 +1,6 @@
 """Queries on nodes: which are connected, what they applied, refused and decided."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -65,12 +65,12 @@ async def stage_sent(session: AsyncSession, hello: Hello, stage_revision: int) -
     await session.execute(statement.values(staged_revision=stage_revision, staged_at=func.now()))
 
 
-async def streams_seen(session: AsyncSession, is_open: Collection[str], closed: Collection[str] = ()) -> None:
+async def streams_seen(session: AsyncSession, is_open: Sequence[str], closed: Sequence[str]) -> None:
     """Refresh the nodes of open streams, and mark those of closed ones as disconnected unless they opened another."""
     await _lock(session, Node.stream.in_([*is_open, *closed]))
-    await session.execute(update(Node).where(Node.stream.in_(list(is_open))).values(last_seen=func.now()))
+    await session.execute(update(Node).where(Node.stream.in_(is_open)).values(last_seen=func.now()))
     if closed:
-        await session.execute(update(Node).where(Node.stream.in_(list(closed))).values(stream=None))
+        await session.execute(update(Node).where(Node.stream.in_(closed)).values(stream=None))
         await session.execute(select(func.pg_notify(ACK_CHANNEL, "")))
 
 
@@ -275,7 +275,7 @@ async def forget_unseen(session: AsyncSession, days: int) -> int:
     others = select(last.c.at).where(last.c.region == Node.region).scalar_subquery()
     gone = delete(Node).where(old, Node.stream.is_(None), Node.last_seen < others)
     forgotten = (await session.execute(gone.returning(Node.region, Node.node))).all()
-    for region, node in forgotten:
+    for region, node in sorted(tuple(one) for one in forgotten):
         await session.execute(delete(NodeEffect).where(NodeEffect.region == region, NodeEffect.node == node))
     return len(forgotten)
 

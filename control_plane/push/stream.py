@@ -282,11 +282,11 @@ class OpenStreams:
                 in_force = await self._in_force(session)
                 for stream in [stream for stream, credential in self._open.items() if credential not in in_force]:
                     self.closed(stream)
-                closed = set(self._closed)
-                await nodes.streams_seen(session, self._open, closed)
+                closed = list(self._closed)
+                await nodes.streams_seen(session, list(self._open), closed)
         except UnavailableError:
             return
-        self._closed -= closed
+        self._closed.difference_update(closed)
 
 
 class NodeStream:
