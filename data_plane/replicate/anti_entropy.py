@@ -57,7 +57,10 @@ class AntiEntropy:
             if any(session.waiting_to_hand_back >= MAX_HAND_BACK for session in self._sessions.values()):
                 return
             epochs = any(session.takes_ended_epochs for session in self._sessions.values())
+            sweeps = self._tally.sweeps
             page = await self._store.sweep(self._cursor or "", slices, self._is_shared, epochs=epochs)
+            if self._tally.sweeps != sweeps:
+                continue  # begun anew meanwhile, for a peer that lacks the pages before this one
             self._queue_ended_epochs(page.epochs)
             self._cursor = page.cursor or None
             if self._cursor is None:

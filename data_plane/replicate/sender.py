@@ -91,7 +91,8 @@ class Sender:
         urls, regions = self._receiver.peer_urls(), len(self._index().book.regions)
         if regions < 2:
             await self._receiver.check_peers()
-            self.sessions.clear()
+            await self._update_sessions({})
+            self._batches.clear()
             self._held = ()
             return
         # Also if no peer can be reached: then marks are settled at once.
@@ -145,8 +146,8 @@ class Sender:
         """Note peers that must be sent everything, before marks are settled without them, for the next sender."""
         for name, session in self.sessions.items():
             if session.needs_everything and session.is_noted_as_sent:
-                session.is_noted_as_sent = False
                 await self._store.epochs.note_sent_everything(name, None)
+                session.is_noted_as_sent = False
 
     async def _settle(self) -> None:
         """Remove the marks of batches that every peer has acknowledged."""
@@ -195,7 +196,7 @@ class Sender:
                     session.is_noted_as_sent = False
                     session.resend_everything()
                     self.anti_entropy.begin()
-        self._held = held  # only now: a tick that failed before takes them over again
+        self._held = held  # last, so that the tick after one that failed takes them over again
 
     def begin_epoch(self, epoch: str) -> None:
         """After the first epoch send every peer everything, counts of the ended epoch included.

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from data_plane.config.index import ConfigSet, RuleIndex
-from data_plane.replicate import peer_session
+from data_plane.replicate import count_store, peer_session
 from data_plane.replicate.count_store import TIMING, CountStore, PeerCounter
 from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.replicate.receiver import Receiver
@@ -99,6 +99,17 @@ class East:
         asked = await ask(self.store, (key,), (params,), cost)
         assert asked.verdict == "allowed"
         return asked.answers[0][0].remaining
+
+    async def take_many(self) -> Sequence[bytes]:
+        """Admit something of each of fifty counters; their keys."""
+        keys = [b"{c%d}1" % number for number in range(50)]
+        for key in keys:
+            await self.take(1, key)
+        return keys
+
+    async def is_noted(self, peer: str) -> bool:
+        """Whether the store says that a peer was sent everything."""
+        return await self.counts.epochs.sent_everything(peer) == self.peers.lives.get(peer, "first")
 
     async def marks(self) -> int:
         """How many counters have news that somebody may not know."""
@@ -514,6 +525,57 @@ async def test_who_takes_slices_over_sends_everything_to_a_peer_that_missed_some
 
     await east.tick_until(is_noted_again)
     assert east.tally.sweeps > sweeps
+
+
+async def test_a_peer_that_comes_back_while_a_page_is_read_is_sent_the_pages_before_it(east, monkeypatch):
+    monkeypatch.setattr(count_store, "SCANNED_A_CALL", 5)
+    keys = await east.take_many()
+    await east.tick_until(east.is_settled)
+    await east.tick_until(lambda: east.is_noted("ap-south"))
+    sweep, pages = east.counts.sweep, []
+
+    async def peer_comes_back(*arguments, **options):
+        page = await sweep(*arguments, **options)
+        pages.append(page)
+        if len(pages) == 6:
+            east.peers.told["ap-south"].clear()
+            east.sender.sessions["ap-south"].resend_everything()
+            east.sender.anti_entropy.begin()
+        return page
+
+    monkeypatch.setattr(east.counts, "sweep", peer_comes_back)
+    east.sender.anti_entropy.begin()
+
+    async def is_sent_everything():
+        return len(pages) > 6 and not east.sender.anti_entropy.is_under_way and await east.is_settled()
+
+    await east.tick_until(is_sent_everything)
+    assert not east.sender.sessions["ap-south"].needs_everything
+    assert {cell.key for counts in east.peers.told["ap-south"] for cell in counts.cells} == set(keys)
+
+
+async def test_a_peer_that_left_the_last_two_regions_is_sent_everything_when_it_is_back(east):
+    east.meet("eu-west")
+    await east.tick_until(lambda: east.is_noted("eu-west"))
+    east.meet()
+    await east.sender.tick()
+    assert await east.counts.epochs.sent_everything("eu-west") is None
+
+
+async def test_that_a_peer_lacks_something_is_noted_by_the_next_tick_where_the_store_failed(east, monkeypatch):
+    await east.tick_until(lambda: east.is_noted("eu-west"))
+    note = east.counts.epochs.note_sent_everything
+
+    async def fail_once(*_: object) -> None:
+        monkeypatch.setattr(east.counts.epochs, "note_sent_everything", note)
+        raise StoreUnavailableError("the store fails over")
+
+    monkeypatch.setattr(east.counts.epochs, "note_sent_everything", fail_once)
+    east.sender.sessions["eu-west"].resend_everything()
+    with pytest.raises(StoreUnavailableError):
+        await east.sender.tick()
+    await east.sender.tick()
+    assert await east.counts.epochs.sent_everything("eu-west") is None
 
 
 async def test_slices_whose_taking_over_failed_are_taken_over_by_the_next_tick(east, monkeypatch):
