@@ -275,7 +275,7 @@ async def forget_unseen(session: AsyncSession, days: int) -> int:
     others = select(last.c.at).where(last.c.region == Node.region).scalar_subquery()
     gone = delete(Node).where(old, Node.stream.is_(None), Node.last_seen < others)
     forgotten = (await session.execute(gone.returning(Node.region, Node.node))).all()
-    for region, node in sorted(tuple(one) for one in forgotten):
+    for region, node in sorted(forgotten):
         await session.execute(delete(NodeEffect).where(NodeEffect.region == region, NodeEffect.node == node))
     return len(forgotten)
 

@@ -12,7 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database
 from control_plane.nodes import repository as nodes
+from control_plane.nodes.reports import Reports
 from control_plane.publishing import repository
+from control_plane.push.stream import OpenStreams
 from control_plane.settings import Settings
 from testing.control_plane import RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
@@ -334,3 +336,30 @@ async def _apart(database: Database, step: Step) -> None:
 async def _blocks_anybody(database: Database, pid: int) -> bool:
     async with database.read() as session:  # within one transaction Postgres shows what waits as it was at first
         return await repository.blocks_anybody(session, pid)
+
+
+async def test_a_heartbeat_waits_for_no_stream_that_opened_while_it_waited(
+    make_settings: Callable[..., Settings],
+) -> None:
+    """That node is not among those that it locked in order, and whoever holds it may want one of these."""
+    url = make_settings().database_url.get_secret_value()
+    database = Database(url, connect_timeout_s=10.0, command_timeout_s=10.0, pool_size=5)
+    streams = OpenStreams(database, 10.0, Reports(database), _any_credential)
+    try:
+        await streams.opened(Hello(region="us-east", node="b"), "b", "credential", applied=0)
+        async with database.transaction() as holding_a:
+            async with database.transaction() as holding_b:
+                await _acked("b")(holding_b)
+                heartbeat = asyncio.create_task(streams.record())
+                pid = await repository.pid_of(holding_b)
+                while not await _blocks_anybody(database, pid):
+                    await asyncio.sleep(0.01)
+                await streams.opened(Hello(region="us-east", node="a"), "a", "credential", applied=0)
+                await _acked("a")(holding_a)
+            await asyncio.wait_for(heartbeat, 5)
+    finally:
+        await database.close()
+
+
+async def _any_credential(_: AsyncSession) -> set[str]:
+    return {"credential"}
