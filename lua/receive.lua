@@ -304,7 +304,7 @@ end
 --
 -- KEYS[1]  a hash: 'peer/slice' is the instant up to which its counts are complete (microseconds), 'peer@slice' is when
 --          its last message was sent (the peer's clock), '~peer' is since when the peer is unreachable. (Agents also
---          keep '=peer' there: the epoch of the peer's store that was sent everything.)
+--          keep '=peer/slice' there: the epoch of the peer's store that was sent everything of the slice.)
 -- ARGV[1]  number of slices; ARGV[2] microseconds after which a peer counts as unreachable
 -- ARGV[3]  the peer whose message was received, or ''; ARGV[4] when it sent the message (its clock, microseconds)
 -- ARGV[5]  number of slices in the message; then number and age (microseconds) of each; then the names of all peers

@@ -65,16 +65,14 @@ class AntiEntropy:
             self._cursor = page.cursor or None
             if self._cursor is None:
                 self._next_us = now_us + TIMING.sweep_us
-                await self._end()
+                self._end()
                 return
 
-    async def _end(self) -> None:
+    def _end(self) -> None:
         """All counters are marked: peers that answer have been sent everything once those are sent."""
-        for name, session in self._sessions.items():
+        for session in self._sessions.values():
             if session.takes_ended_epochs:
                 session.needs_everything, session.complete_after_us = False, self._clock.now_us()
-                session.is_noted_as_sent = True
-                await self._store.epochs.note_sent_everything(name, session.epoch)
 
     def _queue_ended_epochs(self, epochs: Mapping[str, Sequence[Cell]]) -> None:
         """Queue for each peer the counts of its own ended epochs, and of this region's."""

@@ -89,17 +89,19 @@ class CountEpochs:
         random = self._token_hex(8)
         return f"{random}-{self._proof_of(random)}"
 
-    async def sent_everything(self, peer: str) -> str | None:
-        """The epoch of a peer's store to which some agent of this region has sent everything."""
-        known = await self._store.execute("HGET", RECEIVED, f"={peer}")
-        return known.decode() if known else None
+    async def sent_everything(self, peer: str, slices: Sequence[int]) -> str | None:
+        """The epoch of a peer's store to which agents of this region have sent everything of all these slices."""
+        known = set(await self._store.execute("HMGET", RECEIVED, *_sent_fields(peer, slices)))
+        return known.pop().decode() if len(known) == 1 and None not in known else None
 
-    async def note_sent_everything(self, peer: str, epoch: str | None) -> None:
-        """Note which epoch of the peer's store was sent everything; ``None``: the peer needs everything again."""
+    async def note_sent_everything(self, peer: str, slices: Sequence[int], epoch: str | None) -> None:
+        """Note which epoch of the peer's store was sent everything of these slices; ``None``: it needs that again."""
         if epoch is None:
-            await self._store.execute("HDEL", RECEIVED, f"={peer}")
-        else:
-            await self._store.execute("HSET", RECEIVED, f"={peer}", epoch)
+            # Agents of earlier versions read one field for all slices.
+            await self._store.execute("HDEL", RECEIVED, f"={peer}", *_sent_fields(peer, slices))
+        elif slices:
+            pairs = [part for field in _sent_fields(peer, slices) for part in (field, epoch)]
+            await self._store.execute("HSET", RECEIVED, *pairs)
 
     def _proof_of(self, random: str) -> str:
         return hmac.digest(self._secret, b"tidegate store epoch\0" + random.encode(), "sha256")[:8].hex()
@@ -128,6 +130,10 @@ class CountEpochs:
                 break
         await self._store.call_script(script, names, [*arguments, self.new_name(), marker])
         return await self._store.execute("GET", EPOCH) or b""
+
+
+def _sent_fields(peer: str, slices: Sequence[int]) -> Sequence[str]:
+    return [f"={peer}/{slice}" for slice in slices]
 
 
 def is_counter(key: bytes) -> bool:

@@ -91,8 +91,8 @@ class PeerSession:
         """The epoch of the peer's store, from its last answer; ``None`` before the first and while it is away."""
         self.needs_everything = True
         """Whether the peer has yet to be sent everything: it is new to this agent, or was away."""
-        self.is_noted_as_sent = False
-        """Whether the store says that this epoch was sent everything, for the agent that sends next."""
+        self.is_noted_as_sent: bool | None = None
+        """What the store says of the slices that this agent holds, for the agent that sends them next, if known."""
         self.complete_after_us = 0
         """The peer has been sent everything once all cells older than this are sent."""
         self.hand_back: dict[str, list[Cell]] = {}
@@ -124,7 +124,12 @@ class PeerSession:
     @property
     def takes_ended_epochs(self) -> bool:
         """Whether to send counts of ended epochs; only an answer tells which of the peer's epochs have ended."""
-        return self.needs_everything and self.epoch is not None
+        return self.needs_everything and self.epoch is not None and not self._is_behind and not self.is_away
+
+    @property
+    def is_sent_everything(self) -> bool:
+        """Whether nothing that the peer lacks is known to this agent alone; cells that wait have marks in the store."""
+        return not self.needs_everything and not self.hand_back
 
     @property
     def waiting_to_hand_back(self) -> int:

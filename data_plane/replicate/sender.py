@@ -23,6 +23,7 @@ from tidegate.contract.counts import SLICES
 log = structlog.get_logger()
 
 TICK_S = TIMING.tick_us / 1e6
+EVERY_SLICE = range(SLICES)
 COLLECTIONS_A_TICK = 100
 MAX_UNPLACED = 10_000
 
@@ -107,7 +108,6 @@ class Sender:
         await self._update_sessions(urls)
         await self._take_over(look.held)
         await self.anti_entropy.mark_pages(self._held)
-        await self._note_resends()
         await self._settle()
         if look.idle is not None and is_as_before:
             self._queue_cells(look.idle, asked_us)
@@ -142,17 +142,18 @@ class Sender:
         for name, session in self.sessions.items():
             session.send_queue(urls[name])
 
-    async def _note_resends(self) -> None:
-        """Note peers that must be sent everything, before marks are settled without them, for the next sender."""
-        for name, session in self.sessions.items():
-            if session.needs_everything and session.is_noted_as_sent:
-                await self._store.epochs.note_sent_everything(name, None)
-                session.is_noted_as_sent = False
-
     async def _settle(self) -> None:
-        """Remove the marks of batches that every peer has acknowledged."""
+        """Remove the marks of batches that no peer has yet to acknowledge.
+
+        Some peers may have to be sent everything instead: that is noted before, for the next sender.
+        """
         done = [batch for batch in self._batches if not batch.waiting]
         self._batches = [batch for batch in self._batches if batch.waiting]
+        for name, session in self.sessions.items():
+            is_sent = session.is_sent_everything
+            if session.is_noted_as_sent != is_sent:
+                await self._store.epochs.note_sent_everything(name, self._held, session.epoch if is_sent else None)
+                session.is_noted_as_sent = is_sent
         for batch in done:
             await self._store.settle(batch.cells.marks, self._retried(batch.unplaced))
 
@@ -172,15 +173,14 @@ class Sender:
     async def _update_sessions(self, urls: Mapping[str, str]) -> None:
         """Open a session for every new peer, and close those of peers that left."""
         for gone in self.sessions.keys() - urls.keys():
-            await self._store.epochs.note_sent_everything(gone, None)  # from now on it misses counts
+            await self._store.epochs.note_sent_everything(gone, EVERY_SLICE, None)  # from now on it misses counts
             session = self.sessions.pop(gone)
             await session.stop()
             session.drop_queue()
         for name in sorted(urls.keys() - self.sessions.keys()):
-            known = await self._store.epochs.sent_everything(name)
+            known = await self._store.epochs.sent_everything(name, EVERY_SLICE)
             session = PeerSession(self._region, name, self._transport, self._clock, self.tally, self._on_connected)
-            session.own_epoch, session.epoch = self._epoch, known
-            session.needs_everything, session.is_noted_as_sent = known is None, known is not None
+            session.own_epoch, session.epoch, session.needs_everything = self._epoch, known, known is None
             self.sessions[name] = session
             self.anti_entropy.begin()
 
@@ -192,8 +192,9 @@ class Sender:
         if added := [slice for slice in held if slice not in self._held]:
             await self._store.make_due(added)
             for name, session in self.sessions.items():
-                if session.is_noted_as_sent and await self._store.epochs.sent_everything(name) is None:
-                    session.is_noted_as_sent = False
+                sent = await self._store.epochs.sent_everything(name, added)
+                if session.needs_everything or sent != session.epoch:
+                    session.is_noted_as_sent = None
                     session.resend_everything()
                     self.anti_entropy.begin()
         self._held = held  # last, so that the tick after one that failed takes them over again

@@ -152,8 +152,9 @@ async def test_who_is_heard_and_what_was_told_are_kept_for_all_nodes(
         CountStore(await open_store(seed, shape="cluster"), "other"),
     )
     assert await one.epochs.current("here", 2, lambda _: True) == await other.epochs.current("here", 2, lambda _: True)
-    await one.epochs.note_sent_everything("west", "life")
-    assert await other.epochs.sent_everything("west") == "life"
+    await one.epochs.note_sent_everything("west", [0, 1], "life")
+    assert await other.epochs.sent_everything("west", [0, 1]) == "life"
+    assert await other.epochs.sent_everything("west", [1, 2]) is None
     assert (await one.note_received("west", 1, dict.fromkeys(ALL, 0), ["west"])).repeated == 0
     assert (await other.note_received("west", 1, dict.fromkeys(ALL, 0), ["west"])).repeated == SLICES
     assert (await other.note_received("", 0, {}, ["west"])).states["west"].unreachable_since_us == 0

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from data_plane.config.index import ConfigSet, RuleIndex
-from data_plane.replicate import count_store, peer_session
+from data_plane.replicate import anti_entropy, count_store, peer_session
 from data_plane.replicate.count_store import TIMING, CountStore, PeerCounter
 from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.replicate.receiver import Receiver
@@ -33,6 +33,8 @@ LIMITS = {
 }
 PARAMS = encode_rule(LIMITS["fixed_window"], shared=True)
 EVERY_SLICE = range(SLICES)
+OWN, OTHERS = EVERY_SLICE[: SLICES // 2], EVERY_SLICE[SLICES // 2 :]
+"""The slices that the agent under test takes where there are two, and those of the other."""
 
 
 class Peers:
@@ -107,9 +109,9 @@ class East:
             await self.take(1, key)
         return keys
 
-    async def is_noted(self, peer: str) -> bool:
-        """Whether the store says that a peer was sent everything."""
-        return await self.counts.epochs.sent_everything(peer) == self.peers.lives.get(peer, "first")
+    async def is_noted(self, peer: str, slices: Sequence[int]) -> bool:
+        """Whether the store says that a peer was sent everything of these slices."""
+        return await self.counts.epochs.sent_everything(peer, slices) == self.peers.lives.get(peer, "first")
 
     async def marks(self) -> int:
         """How many counters have news that somebody may not know."""
@@ -165,11 +167,13 @@ async def test_marks_do_not_gather_where_nobody_can_be_told(east):
 async def test_a_region_that_left_and_came_back_is_told_what_it_missed(east):
     await east.take(30)
     await east.tick_until(east.is_settled)
-    await east.counts.epochs.note_sent_everything("ap-south", "first")
+    await east.counts.epochs.note_sent_everything("ap-south", EVERY_SLICE, "first")
     east.meet("eu-west")
     await east.take(30)
     await east.tick_until(east.is_settled)
-    assert await east.counts.epochs.sent_everything("ap-south") is None, "it does not know everything any more"
+    assert await east.counts.epochs.sent_everything("ap-south", EVERY_SLICE) is None, (
+        "it does not know everything any more"
+    )
     del east.peers.told["ap-south"]
     east.meet("eu-west", "ap-south")
 
@@ -491,10 +495,7 @@ async def test_who_lets_too_much_come_together_is_sent_everything_once_it_answer
 
 
 async def test_whoever_sends_next_knows_that_a_peer_missed_something_while_it_was_away(east):
-    async def is_noted():
-        return await east.counts.epochs.sent_everything("eu-west") == "first"
-
-    await east.tick_until(is_noted)
+    await east.tick_until(lambda: east.is_noted("eu-west", EVERY_SLICE))
     east.peers.away.add("eu-west")
 
     async def is_away():
@@ -504,34 +505,56 @@ async def test_whoever_sends_next_knows_that_a_peer_missed_something_while_it_wa
 
     await east.tick_until(is_away)
     await east.tick_until(east.is_settled)
-    assert await east.counts.epochs.sent_everything("eu-west") is None
+    assert await east.counts.epochs.sent_everything("eu-west", EVERY_SLICE) is None
 
 
-async def test_who_takes_slices_over_sends_everything_to_a_peer_that_missed_something_in_them(east):
+@pytest.mark.parametrize("is_noted", [True, False])
+async def test_who_takes_slices_over_sends_everything_to_a_peer_that_missed_something_in_them(east, is_noted):
     east.live_agents = 2
-
-    async def is_noted():
-        return await east.counts.epochs.sent_everything("eu-west") == "first"
-
-    await east.tick_until(is_noted)
-    await east.tick_until(east.is_settled)
-    await east.counts.epochs.note_sent_everything("eu-west", None)  # by the agent that held the others
-    await east.sender.tick()
-    assert not east.sender.sessions["eu-west"].needs_everything, "its own slices are sent in full"
+    await east.tick_until(lambda: east.is_noted("eu-west", OWN))
+    await east.tick_until(lambda: east.is_noted("ap-south", OWN))
+    assert east.sender.slices == len(OWN)
+    for peer in ("eu-west", "ap-south") if is_noted else ("ap-south",):
+        await east.counts.epochs.note_sent_everything(peer, OTHERS, "first")  # by the agent that holds the others
     sweeps, east.live_agents = east.tally.sweeps, 1
 
-    async def is_noted_again():
-        return east.sender.slices == SLICES and await is_noted()
+    async def has_taken_over():
+        return east.sender.slices == SLICES and await east.is_noted("eu-west", EVERY_SLICE)
 
-    await east.tick_until(is_noted_again)
-    assert east.tally.sweeps > sweeps
+    await east.tick_until(has_taken_over)
+    assert (east.tally.sweeps == sweeps) == is_noted
+
+
+async def test_who_takes_slices_over_in_the_middle_of_a_sweep_begins_it_anew(east, monkeypatch):
+    monkeypatch.setattr(anti_entropy, "PAGES_A_TURN", 1)
+    monkeypatch.setattr(count_store, "SCANNED_A_CALL", 5)
+    keys = await east.take_many()
+    await east.tick_until(east.is_settled)
+    east.live_agents = 2
+    await east.sender.tick()
+    assert east.sender.slices == len(OWN)
+    east.peers.lives["eu-west"] = "second"
+
+    async def is_halfway():
+        told = {cell.key for counts in east.peers.told["eu-west"] for cell in counts.cells}
+        return east.sender.sessions["eu-west"].needs_everything and len(told) > len(keys) // 5
+
+    east.peers.told["eu-west"].clear()
+    await east.tick_until(is_halfway)
+    east.live_agents = 1
+
+    async def is_sent_everything():
+        return not east.sender.sessions["eu-west"].needs_everything and await east.is_settled()
+
+    await east.tick_until(is_sent_everything)
+    assert {cell.key for counts in east.peers.told["eu-west"] for cell in counts.cells} == set(keys)
 
 
 async def test_a_peer_that_comes_back_while_a_page_is_read_is_sent_the_pages_before_it(east, monkeypatch):
     monkeypatch.setattr(count_store, "SCANNED_A_CALL", 5)
     keys = await east.take_many()
     await east.tick_until(east.is_settled)
-    await east.tick_until(lambda: east.is_noted("ap-south"))
+    await east.tick_until(lambda: east.is_noted("ap-south", EVERY_SLICE))
     sweep, pages = east.counts.sweep, []
 
     async def peer_comes_back(*arguments, **options):
@@ -556,14 +579,31 @@ async def test_a_peer_that_comes_back_while_a_page_is_read_is_sent_the_pages_bef
 
 async def test_a_peer_that_left_the_last_two_regions_is_sent_everything_when_it_is_back(east):
     east.meet("eu-west")
-    await east.tick_until(lambda: east.is_noted("eu-west"))
+    await east.tick_until(lambda: east.is_noted("eu-west", EVERY_SLICE))
     east.meet()
     await east.sender.tick()
-    assert await east.counts.epochs.sent_everything("eu-west") is None
+    assert await east.counts.epochs.sent_everything("eu-west", EVERY_SLICE) is None
+
+
+async def test_a_peer_was_sent_everything_once_it_has_the_counts_of_ended_epochs(east):
+    """Nothing in the store tells the next sender which of them wait."""
+    await east.tick_until(lambda: east.is_noted("eu-west", EVERY_SLICE))
+    answer = east.peers.slow["eu-west"] = asyncio.Event()
+    lost = Cell(b"{acme}1", east.now_us() // YEAR_US, 3)
+    await east.receiver.receive(heartbeat(east, [lost], of=f"us-east/{east.counts.epochs.new_name()}"))
+
+    async def is_not_noted():
+        return await east.counts.epochs.sent_everything("eu-west", EVERY_SLICE) is None
+
+    await east.tick_until(is_not_noted)
+    del east.peers.slow["eu-west"]
+    answer.set()
+    await east.tick_until(lambda: east.is_noted("eu-west", EVERY_SLICE))
+    assert any(lost in counts.cells for counts in east.peers.told["eu-west"])
 
 
 async def test_that_a_peer_lacks_something_is_noted_by_the_next_tick_where_the_store_failed(east, monkeypatch):
-    await east.tick_until(lambda: east.is_noted("eu-west"))
+    await east.tick_until(lambda: east.is_noted("eu-west", EVERY_SLICE))
     note = east.counts.epochs.note_sent_everything
 
     async def fail_once(*_: object) -> None:
@@ -575,7 +615,7 @@ async def test_that_a_peer_lacks_something_is_noted_by_the_next_tick_where_the_s
     with pytest.raises(StoreUnavailableError):
         await east.sender.tick()
     await east.sender.tick()
-    assert await east.counts.epochs.sent_everything("eu-west") is None
+    assert await east.counts.epochs.sent_everything("eu-west", EVERY_SLICE) is None
 
 
 async def test_slices_whose_taking_over_failed_are_taken_over_by_the_next_tick(east, monkeypatch):
