@@ -15,12 +15,13 @@ from data_plane.config.rulebook import Rulebook
 from data_plane.http import openapi
 from data_plane.http.answers import JSON_TYPE, Answer, FieldError, InputError
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
+from data_plane.http.reading import unreadable
 from data_plane.http.routes import read_body, to_response
 from data_plane.load.controller import MAX_AHEAD_US
 from data_plane.load.following import LoadReports
 from data_plane.store.ports import Clock
 from tidegate.contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
-from tidegate.contract.decoding import UNREADABLE, UnreadableError, what_is_wrong
+from tidegate.contract.decoding import UNREADABLE, UnreadableError
 from tidegate.contract.load import MAX_LOAD_REPORTS, MAX_SERVED_REPORTS, LoadReport, Reporter, ServedReport
 
 Item = TypeVar("Item", LoadReport, ServedReport)
@@ -116,7 +117,7 @@ class LoadHandler:
             raw: Sequence[msgspec.Raw | bytes]
             raw = _batch_decoder.decode(body).reports if "reports" in _members_decoder.decode(body) else [body]
         except UNREADABLE as error:
-            raise self._malformed(error, "reports") from None
+            raise self._malformed(error) from None
         if not 1 <= len(raw) <= most:
             raise self._refused(
                 "malformed", 422, "wrong number of reports", [FieldError("reports", f"from 1 to {most}")]
@@ -165,14 +166,9 @@ class LoadHandler:
         message = f"{value[:64]!r} is not configured"
         return self._refused("unknown", 422, message, [FieldError(field, message)])
 
-    def _malformed(self, error: UnreadableError, at: str) -> InputError:
-        if not isinstance(error, msgspec.ValidationError):
-            return self._refused("malformed", 400, f"{at}: not valid JSON: {what_is_wrong(error)}")
-        message, _, where = str(error).partition(" - at `$")
-        field = at + where.rstrip("`")
-        if message.startswith("Object contains unknown field `"):
-            field = f"{at}.{message.split('`')[1]}"
-        return self._refused("malformed", 422, message, [FieldError(field, message)])
+    def _malformed(self, error: UnreadableError, at: str = "") -> InputError:
+        self._reports.refused["malformed"] += 1
+        return unreadable(error, at)
 
     def _refused(self, reason: str, status: int, detail: str, errors: Sequence[FieldError] = ()) -> InputError:
         self._reports.refused[reason] += 1

@@ -39,12 +39,12 @@ _batch_decoder = msgspec.json.Decoder(_RawChecks)
 _checks_decoder = msgspec.json.Decoder(_Checks)
 
 
-def unreadable(error: UnreadableError) -> InputError:
-    """The error of a body: 422 with the member's name, or 400 where it is not JSON."""
+def unreadable(error: UnreadableError, at: str = "") -> InputError:
+    """The error of a body, or of what is ``at`` a place in it: 422 with the member's name, or 400 if it is not JSON."""
     if not isinstance(error, msgspec.ValidationError):
-        return InputError(400, f"the body is not valid JSON: {what_is_wrong(error)}")
+        return InputError(400, f"{at or 'the body'} is not valid JSON: {what_is_wrong(error)}")
     message, _, where = str(error).partition(" - at `$")
-    field = where.rstrip("`").lstrip(".")
+    field = (at + where.rstrip("`")).lstrip(".")
     if message.startswith(("Object contains unknown field `", "Object missing required field `")):
         field = ".".join(filter(None, (field, message.split("`")[1])))
     return InputError(422, message, [FieldError(field or "(body)", message)])
