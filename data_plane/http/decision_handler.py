@@ -263,7 +263,7 @@ class FastCheck(AnswerExchange, HttpCheck):
         if template is None or not self.plain or not template.usable:
             super().done(figures, at, now_us, degraded=degraded)
             return
-        begin_us = now_us + 999_999 if template.begins_now else 999_999
+        begin_us = now_us + 999_999 if template.reset_is_epoch else 999_999
         if template.single:
             left = figures[at]
             reset_us = figures[at + 1]
@@ -274,8 +274,8 @@ class FastCheck(AnswerExchange, HttpCheck):
             wait = figures[at + 2]
         else:
             own = figures[at : at + limit_set.size]
-            left = own[template.shown]
-            reset_us = own[template.shown + 1]
+            left = own[template.headline_at]
+            reset_us = own[template.headline_at + 1]
             seconds, us = divmod(reset_us, 1_000_000)
             shown = template.header_figures(own, now_us)
             wait = min(own[2::FIGURES])

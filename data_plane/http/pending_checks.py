@@ -204,7 +204,7 @@ class BatchCheck(HttpCheck):
             left, reset_us, wait = figures[at : at + FIGURES]
         else:
             own = figures[at : at + self.limit_set.size]
-            left, reset_us, wait = own[template.shown], own[template.shown + 1], min(own[2::FIGURES])
+            left, reset_us, wait = own[template.headline_at], own[template.headline_at + 1], min(own[2::FIGURES])
         if wait < 0:
             self.decider.answered(self, figures, at, now_us, degraded=degraded)
             return

@@ -37,15 +37,15 @@ class ResponseTemplate:
     """
 
     __slots__ = (
-        "_is_triple", "_visible", "begins_now", "body", "degraded_body", "headers", "json_headers", "shown", "single",
-        "usable",
+        "_is_triple", "_visible", "body", "degraded_body", "headers", "headline_at", "json_headers", "reset_is_epoch",
+        "single", "usable",
     )  # fmt: skip
 
     def __init__(self, limit_set: LimitSet, headers: bytes, decision: Decision, reset_format: ResetFormat) -> None:
         limits = limit_set.limits
-        self.shown = FIGURES * limit_set.headline
+        self.headline_at = FIGURES * limit_set.headline
         """Where the figures of the headline limit begin."""
-        self.begins_now = reset_format == "epoch"
+        self.reset_is_epoch = reset_format == "epoch"
         """Whether ``X-RateLimit-Reset`` counts from the epoch, not from now."""
         self._visible = tuple(FIGURES * at for at, limit in enumerate(limits) if limit.visible)
         self._is_triple = len(self._visible) == len(limits) == 3
@@ -65,15 +65,16 @@ class ResponseTemplate:
 
     def header_figures(self, own: Sequence[int], now_us: int) -> tuple[int, ...]:
         """What the header lines show; ``own`` are the figures of all limits, ``now_us`` is the node's clock."""
-        shown = self.shown
-        begin_us = now_us + 999_999 if self.begins_now else 999_999
+        headline_at = self.headline_at
+        begin_us = now_us + 999_999 if self.reset_is_epoch else 999_999
         if self._is_triple:  # written out: a limit by client, a burst and one by address are a usual plan
             one, one_us, _, two, two_us, _, three, three_us, _ = own
             return (
-                own[shown], (begin_us + own[shown + 1]) // 1_000_000, one, (one_us + 999_999) // 1_000_000,
-                two, (two_us + 999_999) // 1_000_000, three, (three_us + 999_999) // 1_000_000,
+                own[headline_at], (begin_us + own[headline_at + 1]) // 1_000_000,
+                one, (one_us + 999_999) // 1_000_000, two, (two_us + 999_999) // 1_000_000,
+                three, (three_us + 999_999) // 1_000_000,
             )  # fmt: skip
-        figures = [own[shown], (begin_us + own[shown + 1]) // 1_000_000]
+        figures = [own[headline_at], (begin_us + own[headline_at + 1]) // 1_000_000]
         for at in self._visible:
             figures.append(own[at])
             figures.append((own[at + 1] + 999_999) // 1_000_000)
@@ -84,9 +85,9 @@ class ResponseTemplate:
         degraded: bool = False,
     ) -> bytes:  # fmt: skip
         """The decision; ``client`` is JSON already."""
-        seconds, us = divmod(own[self.shown + 1], 1_000_000)
+        seconds, us = divmod(own[self.headline_at + 1], 1_000_000)
         body = self.degraded_body if degraded else self.body
-        return body % (client, own[self.shown], seconds, us, revision, id_prefix, id_number)
+        return body % (client, own[self.headline_at], seconds, us, revision, id_prefix, id_number)
 
 
 class DenialTemplate:
@@ -95,12 +96,12 @@ class DenialTemplate:
     ``headers`` and ``body`` have blanks, which ``filled`` fills in order.
     """
 
-    __slots__ = ("_begins_now", "_body", "_for_end_user", "_headers", "_visible")
+    __slots__ = ("_body", "_for_end_user", "_headers", "_reset_is_epoch", "_visible")
 
     def __init__(
         self, limit_set: LimitSet, headers: bytes, body: bytes, reset_format: ResetFormat, *, for_end_user: bool
     ) -> None:
-        self._begins_now = reset_format == "epoch"
+        self._reset_is_epoch = reset_format == "epoch"
         self._for_end_user = for_end_user
         self._headers = PROBLEM_TYPE + headers
         self._body = body
@@ -111,7 +112,7 @@ class DenialTemplate:
         outcomes = verdict.outcomes
         shown = outcomes[verdict.shown or 0]
         wait_s = ceil_s(shown.retry_us)
-        figures = [shown.remaining, ceil_s(now_us + shown.retry_us) if self._begins_now else wait_s]
+        figures = [shown.remaining, ceil_s(now_us + shown.retry_us) if self._reset_is_epoch else wait_s]
         for at in self._visible:
             one = outcomes[at]
             figures.append(one.remaining)

@@ -18,11 +18,11 @@ _SMALL: Final = [bytes((value,)) for value in range(128)]
 class AllowedTemplate:
     """The template of one ``LimitSet`` whose ``template`` is usable; it has the header lines of that."""
 
-    __slots__ = ("_heads", "_of_http", "_shown", "_status", "_values", "_whole")
+    __slots__ = ("_headline_at", "_heads", "_of_http", "_status", "_values", "_whole")
 
     def __init__(self, limit_set: LimitSet, of_http: ResponseTemplate) -> None:
         self._of_http = of_http
-        self._shown = of_http.shown
+        self._headline_at = of_http.headline_at
         limit = current_limit(limit_set.limits[limit_set.headline])
         whole_limit = limit.SerializeToString()
         self._status = b"\x08%c\x12%b%b" % (OK, varint(len(whole_limit)), whole_limit)
@@ -45,10 +45,10 @@ class AllowedTemplate:
     def filled(self, own: Sequence[int], now_us: int) -> bytes:
         """The message; ``own`` are the figures of all limits, ``now_us`` is the node's clock."""
         figures = self._of_http.header_figures(own, now_us)
-        shown = self._shown
-        left = own[shown]
+        headline_at = self._headline_at
+        left = own[headline_at]
         left = min(left, MAX_UINT32)
-        seconds = varint((own[shown + 1] + 999_999) // 1_000_000)
+        seconds = varint((own[headline_at + 1] + 999_999) // 1_000_000)
         # protobuf omits zeros
         reset = b"\x22%c\x08%b" % (1 + len(seconds), seconds) if seconds != b"\0" else b"\x22\0"
         status = b"%b\x18%b%b" % (self._status, varint(left), reset) if left else self._status + reset
