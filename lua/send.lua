@@ -1,15 +1,15 @@
 -- Scripts of the sender, each a function: data_plane/store/scripts.py says which of them a call runs.
 
--- Divides the slices of a region's counters over its agents: the holder of a slice's lease sends that slice's counts.
--- Other work that one agent does for its region has a lease alone, as of one slice.
+-- Divides leases over a region's agents: the holder of a slice's lease sends the counts of that slice. Other work that
+-- one agent does for its region has a lease alone.
 --
 -- KEYS[i]  the lease of slice i - 1
--- ARGV[1]  this agent; ARGV[2] how long a lease lasts, in milliseconds; ARGV[3] maximum number of slices to hold
+-- ARGV[1]  this agent; ARGV[2] how long a lease lasts, in milliseconds; ARGV[3] maximum number of leases to hold
 -- Reply    the slices that this agent holds now; surplus leases were released, so that agents that join get theirs
-local function hold_slices()
-  local held, max_slices = {}, tonumber(ARGV[3])
+local function hold_leases()
+  local held, max_leases = {}, tonumber(ARGV[3])
   for i, holder in ipairs(call('MGET', spread(KEYS))) do
-    if holder == ARGV[1] and #held >= max_slices then
+    if holder == ARGV[1] and #held >= max_leases then
       call('DEL', KEYS[i])
     elseif holder == ARGV[1] then
       call('PEXPIRE', KEYS[i], ARGV[2])
@@ -17,7 +17,7 @@ local function hold_slices()
     end
   end
   for i = 1, #KEYS do
-    if #held < max_slices and call('SET', KEYS[i], ARGV[1], 'NX', 'PX', ARGV[2]) then
+    if #held < max_leases and call('SET', KEYS[i], ARGV[1], 'NX', 'PX', ARGV[2]) then
       held[#held + 1] = i - 1
     end
   end

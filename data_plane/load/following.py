@@ -17,9 +17,9 @@ import structlog
 from data_plane.config.load_gate import FULL, ClassGate, GatePass, hour_seed
 from data_plane.config.rulebook import Rulebook
 from data_plane.load.controller import MILLI, BackendFactors, NodeDemand, Report, SharedFactors, is_manual
-from data_plane.store.ports import Clock, StoreUnavailableError
+from data_plane.store.ports import Clock, Reply, StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
-from data_plane.store.scripts import hold_slices_script, load_publish_script
+from data_plane.store.scripts import hold_leases_script, load_publish_script
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.load import LoadReport
 
@@ -175,13 +175,11 @@ class RedisFactorStore:
 
     async def hold_lease(self) -> bool:
         """Take or renew the lease. Returns whether this agent holds it."""
-        keys = [LEASE.encode()]
-        return bool(await self._store.call_script(hold_slices_script(), keys, [self._owner, LEASE_MS, 1]))
+        return bool(await self._hold_leases(1))
 
     async def release_lease(self) -> None:
-        """Release the lease, if this agent holds it. A holder that loses it by a race takes it again."""
-        if await self._store.execute("GET", LEASE) == self._owner:
-            await self._store.execute("DEL", LEASE)
+        """Release the lease, if this agent holds it."""
+        await self._hold_leases(0)
 
     async def publish(self, body: bytes) -> bool:
         """Publish factors. Returns whether this agent still holds the lease; else nothing is done."""
@@ -192,6 +190,9 @@ class RedisFactorStore:
         """The factors published last."""
         body: bytes | None = await self._store.execute("GET", FACTORS)
         return body
+
+    async def _hold_leases(self, most: int) -> Reply:
+        return await self._store.call_script(hold_leases_script(), [LEASE.encode()], [self._owner, LEASE_MS, most])
 
     async def _hash(self, key: str) -> Mapping[str, bytes]:
         found = await self._store.execute("HGETALL", key)

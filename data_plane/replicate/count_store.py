@@ -17,7 +17,7 @@ from data_plane.store.ports import Argument, RegionStore, Reply, ScriptCall
 from data_plane.store.redis.slots import parts_by_slot
 from data_plane.store.scripts import (
     collect_script,
-    hold_slices_script,
+    hold_leases_script,
     make_due_script,
     mark_script,
     merge_script,
@@ -177,7 +177,7 @@ class CountStore:
         return _numbers(await self._store.call_script(*self._holding(max_slices)))
 
     def _holding(self, max_slices: int) -> ScriptCall:
-        return ScriptCall(hold_slices_script(), LEASES, [self._owner, LEASE_MS, max_slices])
+        return ScriptCall(hold_leases_script(), LEASES, [self._owner, LEASE_MS, max_slices])
 
     async def make_due(self, slices: Sequence[int]) -> None:
         """Make all waiting marks of these slices due, as the holder before may have died before it settled them."""

@@ -57,9 +57,9 @@ def mark_script() -> str:
 
 
 @cache
-def hold_slices_script() -> str:
-    """``hold_slices`` of ``send.lua``: divides slices, or a lease that is alone, over agents."""
-    return _script("prelude", "send", runs="hold_slices")
+def hold_leases_script() -> str:
+    """``hold_leases`` of ``send.lua``: divides leases over agents: those of slices, or one that is alone."""
+    return _script("prelude", "send", runs="hold_leases")
 
 
 @cache

@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from data_plane.process import ControlPlaneUnavailableError, HttpClient, control_plane_errors
 from data_plane.store.ports import Clock, Reply, StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
-from data_plane.store.scripts import hold_slices_script
+from data_plane.store.scripts import hold_leases_script
 from tidegate.contract.questions import NodeAnswer, Question, Questions
 from tidegate.contract.usage import MAX_BATCHES, MAX_SHIPMENT_BYTES, Shipment, ShipmentAnswer
 
@@ -107,12 +107,11 @@ class RedisUsageStream:
 
         Two agents may hold it for a moment while one's lease expires; they then send the same batches twice.
         """
-        return bool(await self._store.call_script(hold_slices_script(), [LEASE.encode()], [node, LEASE_MS, 1]))
+        return bool(await self._hold_leases(node, 1))
 
     async def release_lease(self, node: str) -> None:
         """Release the lease, if ``node`` holds it."""
-        if _text(await self._store.execute("GET", LEASE) or b"") == node:
-            await self._store.execute("DEL", LEASE)
+        await self._hold_leases(node, 0)
 
     async def has_some(self, within_s: float) -> bool:
         """Whether a batch waits; waits up to ``within_s`` for one."""
@@ -132,6 +131,9 @@ class RedisUsageStream:
     async def set_aside(self, packed: bytes, reason: str) -> None:
         """Keep a batch that the control plane refused, for an operator to inspect."""
         await self._store.execute("XADD", REFUSED, "MAXLEN", "~", MAX_REFUSED, "*", _FIELD, packed, "reason", reason)
+
+    async def _hold_leases(self, node: str, most: int) -> Reply:
+        return await self._store.call_script(hold_leases_script(), [LEASE.encode()], [node, LEASE_MS, most])
 
     async def _size(self) -> int:
         try:

@@ -92,6 +92,8 @@ async def test_who_lost_the_lease_publishes_nothing(region):
     shared = region.one.follower.shared
     await region.stores[0].execute("SET", LEASE, "somebody-else")
     assert await region.one.factor_store.publish(b"{}") is False
+    await region.one.decider.hand_over()
+    assert await region.stores[0].execute("GET", LEASE) == b"somebody-else"
     await region.two.follower.follow()
     assert region.two.follower.shared == shared
 

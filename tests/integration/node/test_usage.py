@@ -423,7 +423,10 @@ async def test_one_node_ships_and_another_takes_over(valkey_url: str, control_pl
         assert not await node.stream.hold_lease("us-east-2")
         await node.store.execute("DEL", LEASE)  # as when its time is over
         assert await node.stream.hold_lease("us-east-2")
+        await node.stream.release_lease("us-east-1")  # it holds none by now
         assert 0 < await node.store.execute("PTTL", LEASE) <= 5_000
+        await node.stream.release_lease("us-east-2")
+        assert await node.stream.hold_lease("us-east-1")
 
 
 async def test_a_shipment_is_bounded_and_the_next_one_takes_the_rest(
