@@ -109,17 +109,6 @@ def figures_of(now_us: int, outcomes: Sequence[Outcome]) -> list[int]:
     return figures
 
 
-def decode_reply(reply: bytes, counts: Sequence[int]) -> tuple[int, list[list[Outcome]]]:
-    """The store's clock in microseconds, and for each check its outcomes; ``counts`` are the limits of each check."""
-    figures = decode_figures(reply)
-    checks = []
-    at = 1
-    for count in counts:
-        checks.append(outcomes_of(figures, at, count))
-        at += FIGURES * count
-    return figures[0], checks
-
-
 def _parameters(rule: LimitRule) -> tuple[int, int, int]:
     window_us = nominal_window_us(rule)
     if rule.algorithm == "fixed_window":

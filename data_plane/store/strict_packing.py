@@ -182,12 +182,7 @@ def is_refused(outcomes: Sequence[Outcome]) -> bool:
     return any(not outcome.allowed for outcome in outcomes)
 
 
-def encode_marker(marker: Marker, horizon_us: int = 0) -> bytes:
-    """The epoch marker's value."""
-    return _MARKER.pack(marker.incarnation, marker.revision, marker.birth_us, horizon_us) + marker.run_id.encode()
-
-
 def decode_marker(value: bytes) -> Marker:
-    """The reverse of ``encode_marker``."""
+    """The epoch marker's value, as ``lua/epoch_marker.lua`` writes it."""
     incarnation, revision, birth_us, _ = _MARKER.unpack_from(value)
     return Marker(int(incarnation), int(birth_us), int(revision), value[_MARKER.size :].decode())

@@ -11,9 +11,10 @@ from typing import NamedTuple, Protocol
 import redis
 
 from data_plane.store.keyspace import Keyspace
-from data_plane.store.packing import Outcome, decode_reply, encode_check, encode_rule
+from data_plane.store.packing import Outcome, encode_check, encode_rule
 from data_plane.store.script_host import ScriptHost
 from data_plane.store.scripts import decide_script
+from testing.packed import decode_reply
 from tests.reference import State, decide
 from tidegate.contract.limits import LimitRule
 

@@ -10,7 +10,7 @@ import redis
 from data_plane.config.limit_resolution import RegionFacts, shared_params
 from data_plane.config.strict_limits import strict_params_of
 from data_plane.replicate.peer_session import encode_counts
-from data_plane.store.packing import Outcome, decode_reply, encode_check, encode_rule
+from data_plane.store.packing import Outcome, encode_check, encode_rule
 from data_plane.store.scripts import (
     charge_script,
     collect_script,
@@ -20,8 +20,9 @@ from data_plane.store.scripts import (
     merge_script,
     settle_script,
 )
-from data_plane.store.strict_packing import Marker, encode_marker
+from data_plane.store.strict_packing import Marker
 from data_plane.store.subjects import give_back_key
+from testing.packed import decode_reply, encode_marker
 from tests.conformance.drivers import VIRTUAL_CLOCK
 from tidegate.contract.counts import SLICES, Cell, Counts
 from tidegate.contract.limits import LimitRule

@@ -6,8 +6,9 @@ import pytest
 import redis
 import redis.asyncio
 
-from data_plane.store.packing import decode_reply, encode_check, encode_rule
+from data_plane.store.packing import encode_check, encode_rule
 from data_plane.store.scripts import collect_script, decide_script, give_back_script, merge_script, settle_script
+from testing.packed import decode_reply
 from tests.conformance.rules import HOUR_US, MINUTE_US, rule
 from tests.reference import decide
 

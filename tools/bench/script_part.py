@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 import hiredis
 import redis
 
-from data_plane.store.packing import decode_reply, encode_check
+from data_plane.store.packing import encode_check
 from data_plane.store.redis.calls import pack_command
 from data_plane.store.scripts import decide_script
+from testing.packed import decode_reply
 from tidegate.contract.limits import Algorithm
 from tidegate.stack.store import StoreServer
 from tools.bench.errors import BenchError

@@ -18,8 +18,9 @@ from data_plane.store.packing import encode_rule
 from data_plane.store.ports import StoreUnavailableError, UnreachablePeerError
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.redis.topology import MARKER
-from data_plane.store.strict_packing import Marker, encode_marker
+from data_plane.store.strict_packing import Marker
 from testing.node import document_of, rule
+from testing.packed import encode_marker
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import ask
 from tidegate.contract.config import Plan, Region
@@ -278,12 +279,12 @@ async def test_a_peer_that_was_never_heard_is_known_to_be_silent(east):
 
 
 async def test_what_a_store_that_came_back_had_told_nobody_is_told_as_the_earlier_life_s(east):
-    await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run"), 0))
+    await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run")))
     await east.take(30)
     await east.tick_until(east.is_settled)
     first = await east.counts.epochs.name()
     await east.take(1)
-    await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "another run"), 0))
+    await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "another run")))
     await east.take(2)
 
     async def is_told():
@@ -303,7 +304,7 @@ async def test_a_store_that_came_back_with_what_it_had_saved_is_another_life(eas
     params = encode_rule(LIMITS[algorithm], shared=True)
     key = b"{acme}%d" % LIMITS[algorithm].id
     full = await east.take(0, key, params)
-    await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run"), 0))
+    await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run")))
     await east.take(30, key, params)
     await east.tick_until(east.is_settled)
     first = await east.counts.epochs.name()
@@ -314,7 +315,7 @@ async def test_a_store_that_came_back_with_what_it_had_saved_is_another_life(eas
     assert known.taken == 50
 
     await east.store.execute("RESTORE", key, 0, copy, "REPLACE")
-    await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "another run"), 0))
+    await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "another run")))
     with pytest.raises(StoreUnavailableError):
         await east.receiver.receive(heartbeat(east))
     east.peers.told.clear()
@@ -339,11 +340,11 @@ async def test_a_store_that_came_back_with_what_it_had_saved_is_another_life(eas
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_what_is_counted_after_an_epoch_ended_with_unsent_counts_is_sent(east, algorithm):
     params, key = encode_rule(LIMITS[algorithm], shared=True), b"{acme}%d" % LIMITS[algorithm].id
-    await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run"), 0))
+    await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run")))
     await east.take(30, key, params)
     await east.tick_until(east.is_settled)
     await east.take(1, key, params)
-    await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "another run"), 0))
+    await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "another run")))
     await east.tick_until(east.is_settled)
     await east.take(1, key, params)
     assert await east.marks() == 1
