@@ -47,8 +47,8 @@ def to_document(row: AdaptivePolicyRow) -> AdaptivePolicy:
     return msgspec.convert({"policy": row.policy, **row.settings}, AdaptivePolicy)
 
 
-async def unknown_policy(session: AsyncSession, name: str | None, *, at: str = "") -> list[FieldError]:
+async def unknown_policy(session: AsyncSession, name: str | None) -> list[FieldError]:
     """The faults of naming this policy; none if it exists, or no policy is named."""
     if name is None or await AdaptivePolicies.rows.find(session, name) is not None:
         return []
-    return [FieldError(f"{at}adaptive", f"there is no adaptive policy named {name}")]
+    return [FieldError("adaptive", f"there is no adaptive policy named {name}")]

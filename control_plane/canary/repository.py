@@ -48,7 +48,7 @@ async def note_acked(session: AsyncSession, number: int) -> None:
 
 
 async def before(
-    session: AsyncSession, number: int | None, count: int, where: Sequence[ColumnElement[bool]] = ()
+    session: AsyncSession, number: int | None, count: int, where: Sequence[ColumnElement[bool]]
 ) -> Sequence[RolloutRow]:
     """The newest roll-outs for which ``where`` holds, below ``number`` if given."""
     query = select(RolloutRow).where(*where).order_by(RolloutRow.number.desc()).limit(count)

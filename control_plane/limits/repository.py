@@ -14,9 +14,7 @@ def quota_key(row: LimitRow) -> str:
     return f"{row.plan or '_'}/{row.name}"
 
 
-async def split_limits(
-    session: AsyncSession, page: Page, where: Sequence[ColumnElement[bool]] = ()
-) -> Sequence[LimitRow]:
+async def split_limits(session: AsyncSession, page: Page, where: Sequence[ColumnElement[bool]]) -> Sequence[LimitRow]:
     """Limits that are split over regions, by mode or by explicit shares, ordered by ``quota_key``."""
     key = func.coalesce(LimitRow.plan, "_") + "/" + LimitRow.name
     has_shares = select(LimitShare.limit_id).where(LimitShare.limit_id == LimitRow.id).exists()

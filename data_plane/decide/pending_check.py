@@ -105,19 +105,12 @@ class ResolvedCheck(PendingCheck):
 
     __slots__ = CHECK_SLOTS
 
-    def __init__(
-        self,
-        request: CheckRequest,
-        principal: Principal | None = None,
-        limit_set: LimitSet = NO_LIMITS,
-        keys: Sequence[bytes] = (),
-        cost: int = 0,
-    ) -> None:
+    def __init__(self, request: CheckRequest, principal: Principal | None = None) -> None:
         self.request = request
         self.principal = principal
-        self.limit_set = limit_set
-        self.keys = keys
-        self.cost = cost
+        self.limit_set = NO_LIMITS
+        self.keys = ()
+        self.cost = 0
 
 
 class Verdict(msgspec.Struct, frozen=True):

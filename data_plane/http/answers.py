@@ -31,7 +31,7 @@ TITLES = {
 }  # fmt: skip
 
 
-def problem_body(status: int, detail: str, errors: Sequence[FieldError] = (), **members: Any) -> dict[str, Any]:
+def problem_body(status: int, detail: str, errors: Sequence[FieldError], **members: Any) -> dict[str, Any]:
     """The members of an RFC 9457 problem about the input, naming the fields."""
     body: dict[str, Any] = {"type": "about:blank", "title": TITLES[status], "status": status, "detail": detail}
     body.update(members)

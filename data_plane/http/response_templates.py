@@ -81,9 +81,8 @@ class ResponseTemplate:
         return tuple(figures)
 
     def filled_body(
-        self, own: Sequence[int], client: bytes, revision: int, id_prefix: bytes, id_number: int, *,
-        degraded: bool = False,
-    ) -> bytes:  # fmt: skip
+        self, own: Sequence[int], client: bytes, revision: int, id_prefix: bytes, id_number: int, *, degraded: bool
+    ) -> bytes:
         """The decision; ``client`` is JSON already."""
         seconds, us = divmod(own[self.headline_at + 1], 1_000_000)
         body = self.degraded_body if degraded else self.body

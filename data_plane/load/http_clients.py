@@ -92,7 +92,7 @@ def _value(body: bytes) -> float:
 class HttpLoadReporting:
     """Implements ``LoadReporting``, with the region's credential."""
 
-    def __init__(self, url: str, credential: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, url: str, credential: str, tls: ssl.SSLContext | None) -> None:
         timeout = aiohttp.ClientTimeout(connect=REPORT_TIMEOUT_S, sock_read=REPORT_TIMEOUT_S)
         self._client = HttpClient(timeout, tls, url, credential)
 

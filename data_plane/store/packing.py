@@ -47,7 +47,7 @@ FIGURES = 3
 """Numbers in a reply for each limit."""
 
 
-def head_of(rule: LimitRule, flags: int = 0) -> int:
+def head_of(rule: LimitRule, flags: int) -> int:
     """A limit's algorithm and flags."""
     return _ALGORITHMS[rule.algorithm] + (SHADOW if rule.shadow else 0) + flags
 

@@ -34,8 +34,8 @@ class Shard:
         stats: StoreStats,
         random: Callable[[], float],
         give_back: GiveBack,
-        dirty_key: bytes = b"",
-        cluster: "Cluster | None" = None,
+        dirty_key: bytes,
+        cluster: "Cluster | None",
     ) -> None:
         self._script = script
         self._give_back = give_back
@@ -286,7 +286,7 @@ class Shard:
         load = pack_command(b"SCRIPT", b"LOAD", self._script)
         self._send_again(call, load, reloaded=True, moves=call.moves)
 
-    def _send_again(self, call: Call, before: bytes = b"", *, reloaded: bool = False, moves: int = 0) -> None:
+    def _send_again(self, call: Call, before: bytes = b"", *, moves: int, reloaded: bool = False) -> None:
         """Send what is left of a call that did not run, after the command ``before``; its deadline stays."""
         link = self.keeper.link
         if link is None:

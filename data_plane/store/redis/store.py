@@ -1,8 +1,7 @@
 """``RedisCounterStore``: the port ``CounterStore`` over Redis or Valkey of any shape."""
 
 import asyncio
-import random as system_random
-from collections.abc import Callable
+import random
 from secrets import token_bytes
 
 from redis.crc import key_slot
@@ -30,18 +29,12 @@ from data_plane.store.scripts import decide_script, give_back_script
 class RedisCounterStore:
     """The region's counters. Make it on the event loop, ``await start()``, and ``close()`` at the end.
 
-    What asks beside the hot pipeline raises ``StoreUnavailableError``. ``random`` gives floats in [0, 1) for jitter.
+    What asks beside the hot pipeline raises ``StoreUnavailableError``.
     """
 
-    def __init__(
-        self,
-        settings: RedisSettings,
-        random: Callable[[], float] = system_random.random,
-        join: Join | None = None,
-    ) -> None:
+    def __init__(self, settings: RedisSettings, join: Join | None = None) -> None:
         self.settings = settings
         self.stats = StoreStats()
-        self._random = random
         self._script = decide_script()
         self._sentinel = make_sentinel(settings) if settings.shape == "sentinel" else None
         connector = None if settings.shape == "cluster" else self._connector(join)
@@ -111,7 +104,7 @@ class RedisCounterStore:
             stats=self.stats,
             deadline_s=settings.deadline_ms / 1000,
             backoff=Backoff(
-                base_s=settings.backoff_base_ms / 1000, cap_s=settings.backoff_cap_ms / 1000, random=self._random
+                base_s=settings.backoff_base_ms / 1000, cap_s=settings.backoff_cap_ms / 1000, random=random.random
             ),
         )
 
@@ -135,7 +128,7 @@ class RedisCounterStore:
             script=self._script,
             connector=connector,
             stats=self.stats,
-            random=self._random,
+            random=random.random,
             give_back=self._give_backs,
             dirty_key=DIRTY_KEY,
             cluster=cluster,

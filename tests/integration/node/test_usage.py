@@ -88,7 +88,9 @@ class Decided:
         self.principal = None if self.client is None else INDEX.clients.get(f"c{self.client}")
 
     def verdict(self, *outcomes: Outcome):
-        return conclude(ResolvedCheck(CheckRequest(), self.principal, BOUND, (), self.cost), list(outcomes))
+        check = ResolvedCheck(CheckRequest(), self.principal)
+        check.limit_set, check.cost = BOUND, self.cost
+        return conclude(check, list(outcomes))
 
 
 @dataclass
