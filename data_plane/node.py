@@ -74,14 +74,14 @@ class Node:
         )  # fmt: skip
         self.settlement = Settlement(fallback.debts, self.store, clock, self._index_in_force, secrets.token_bytes)
         # On a Cluster counts may be given back a moment later, so a denial may not last.
-        memory = None if settings.redis_shape == "cluster" else DenialCache(MAX_DENIALS)
+        denial_cache = None if settings.redis_shape == "cluster" else DenialCache(MAX_DENIALS)
         anonymous = Anonymous(settings.missing_key == "anonymous", settings.unknown_key == "anonymous")
         self.usage = NodeUsage(settings, self.store, clock, secrets.token_hex(8))
         self._load_control = NodeLoadControl(settings, self.store, clock, lambda: self.decider.index.book)
         self.observability = Observability(settings, clock, self._tally, self.store)
         self.decider = Decider(
             RuleIndex.empty(settings.region), self.store, clock, fallback, self._tally,
-            anonymous, memory, bounds, self._load_control.gates, self.region_view.reader,
+            anonymous, denial_cache, bounds, self._load_control.gates, self.region_view.reader,
             (self.usage.tally, *self.observability.observers), self.observability.denial_log,
         )  # fmt: skip
         self.load_handler = self._load_control.handler

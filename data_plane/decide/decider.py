@@ -48,7 +48,7 @@ class Observer(Protocol):
 class Decider:
     """Decides checks under the index in force; ``applied`` swaps it whole.
 
-    ``gates`` are the gates of protected backends; ``denial_log`` takes every denial. Without ``memory`` the store
+    ``gates`` are the gates of protected backends; ``denial_log`` takes every denial. Without ``denial_cache`` the store
     decides every check.
     """
 
@@ -60,7 +60,7 @@ class Decider:
         fallback: StoreFallback,
         tally: Tally,
         anonymous: Anonymous,
-        memory: DenialCache | None,
+        denial_cache: DenialCache | None,
         bounds: SubjectBounds,
         gates: Gates,
         rights: RightsReader | None = None,
@@ -79,8 +79,8 @@ class Decider:
         self.submit_all = store.submit_all
         self._fallback = fallback
         self._anonymous = anonymous
-        self._memory = memory
-        self._denials = {} if memory is None else memory.denials
+        self._denial_cache = denial_cache
+        self._denials = {} if denial_cache is None else denial_cache.denials
         self._bounds = bounds
         self._addresses = AddressBook()
         self._gates = gates
@@ -163,7 +163,7 @@ class Decider:
         if limit_set.gate_pass is not None and not self._pass_gate(check, limit_set.gate_pass):
             return False
         if not limit_set.limits:
-            self._conclude(check, conclude(check, []), now_us)
+            self._finish(check, conclude(check, []), now_us)
             return False
         return True
 
@@ -177,7 +177,7 @@ class Decider:
                 gate.own += check.cost
             wait_s = retry_after_s(gate_pass, client, check.asked_us)
             verdict = Verdict(check, False, [], None, (gate_pass.policy,), (), False, True, wait_s)
-            self._conclude(check, verdict, check.asked_us)
+            self._finish(check, verdict, check.asked_us)
             return False
         packed = gate_pass.packed(gate, check.cost)
         if packed is not None:
@@ -203,9 +203,9 @@ class Decider:
         if not verdict.allowed and not degraded:
             if gate is not None and is_priced(check.packed):
                 verdict = denied_at_a_price(verdict, gate, check.cost)  # not cached: the price may fall at any moment
-            elif self._memory is not None and check.cost:
-                self._memory.remember(verdict, check.keys, check.asked_us, now_us)
-        self._conclude(check, verdict, now_us)
+            elif self._denial_cache is not None and check.cost:
+                self._denial_cache.remember(verdict, check.keys, check.asked_us, now_us)
+        self._finish(check, verdict, now_us)
 
     def unanswered(self, check: PendingCheck, error: StoreUnavailableError, _now_us: int) -> None:
         """The store gave no answer: each limit follows its own ``on_store_failure``."""
@@ -214,18 +214,18 @@ class Decider:
 
     def _recalled(self, check: PendingCheck) -> bool:
         """Whether the denial cache denied the check."""
-        if self._memory is None or not check.cost:
+        if self._denial_cache is None or not check.cost:
             return False
-        outcomes = self._memory.recall(check.limit_set, check.keys, check.cost, check.asked_us)
+        outcomes = self._denial_cache.recall(check.limit_set, check.keys, check.cost, check.asked_us)
         if outcomes is None:
             return False
         self.tally.remembered += 1
         if check.limit_set.gate_pass is not None:
             check.limit_set.gate_pass.denied_unasked(outcomes, check.cost)
-        self._conclude(check, conclude(check, outcomes), check.asked_us)
+        self._finish(check, conclude(check, outcomes), check.asked_us)
         return True
 
-    def _conclude(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:
+    def _finish(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:
         self.tally.decided(verdict, now_us - check.asked_us)
         for observer in self.observers:
             observer.decided(check, verdict, now_us)
