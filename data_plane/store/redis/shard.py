@@ -18,7 +18,7 @@ from data_plane.store.redis.status import Reason, ShardStatus, StoreStats, class
 if TYPE_CHECKING:
     from data_plane.store.redis.cluster import Cluster
 
-SWEEPS_PER_DEADLINE = 4
+TICKS_PER_DEADLINE = 4
 CLUSTER_CALLS_IN_FLIGHT = 256
 
 
@@ -48,7 +48,7 @@ class Shard:
         self._worth_a_call = settings.worth_a_second_call if cluster is None else 1
         self._deadline_s = settings.deadline_ms / 1000
         self._queue_s = settings.max_queue_ms / 1000
-        self._tick_s = self._deadline_s / SWEEPS_PER_DEADLINE
+        self._tick_s = self._deadline_s / TICKS_PER_DEADLINE
         self._stall_s = settings.stall_reconnect_ms / 1000
         base_s, cap_s = settings.backoff_base_ms / 1000, settings.backoff_cap_ms / 1000
         self.circuit = Circuit(
@@ -73,8 +73,8 @@ class Shard:
         self._times: list[float] = []
         self.in_flight = 0
         self.flush_scheduled = False
-        self._sweep_timer: asyncio.TimerHandle | None = None
-        self._last_sweep = 0.0
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._last_tick = 0.0
         self._closing = False
         self._idle = asyncio.Event()
 
@@ -88,8 +88,8 @@ class Shard:
             return
         self._pending.append(check)
         self._times.append(self._loop.time())
-        if self._sweep_timer is None:
-            self._arm_sweep()
+        if self._tick_timer is None:
+            self._arm_tick()
         if not self.flush_scheduled and (not self.in_flight or self._may_send_more()):
             self.flush_scheduled = True
             self._loop.call_soon(self._flush)
@@ -103,8 +103,8 @@ class Shard:
             return
         self._pending += checks
         self._times += [self._loop.time()] * len(checks)
-        if self._sweep_timer is None:
-            self._arm_sweep()
+        if self._tick_timer is None:
+            self._arm_tick()
         if not self.in_flight or self._may_send_more():
             self._schedule_flush()
 
@@ -119,8 +119,8 @@ class Shard:
             return
         self._pending[:0] = checks
         self._times[:0] = times
-        if self._sweep_timer is None:
-            self._arm_sweep()
+        if self._tick_timer is None:
+            self._arm_tick()
         self._schedule_flush()
 
     def send_alone(self, checks: list[CounterCheck], times: list[float], slot: int) -> None:
@@ -175,8 +175,8 @@ class Shard:
                 self._answers.refuse(taker.give_up(), "closed")
         self._refuse_pending("closed")
         self._answers.flush()
-        if self._sweep_timer is not None:
-            self._sweep_timer.cancel()
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
 
     # Batches
 
@@ -223,8 +223,8 @@ class Shard:
 
     def _send(self, link: Link, call: Call, before: bytes = b"") -> None:
         self.in_flight += 1
-        if self._sweep_timer is None:
-            self._arm_sweep()
+        if self._tick_timer is None:
+            self._arm_tick()
         self._stats.batches += 1
         self._stats.largest_batch = max(self._stats.largest_batch, len(call.checks))
         if before:
@@ -300,19 +300,19 @@ class Shard:
 
     # Deadlines and faults
 
-    def _arm_sweep(self) -> None:
-        self._last_sweep = self._loop.time()
-        self._sweep_timer = self._loop.call_later(self._tick_s, self._sweep)
+    def _arm_tick(self) -> None:
+        self._last_tick = self._loop.time()
+        self._tick_timer = self._loop.call_later(self._tick_s, self._tick)
 
-    def _sweep(self) -> None:
+    def _tick(self) -> None:
         """Give up on what is older than the deadline.
 
-        Ages are taken at the sweep before: between two sweeps the loop has read its sockets, so a loop that was itself
+        Ages are taken at the tick before: between two ticks the loop has read its sockets, so a loop that was itself
         late does not blame the server for replies that it has yet to read.
         """
         now = self._loop.time()
-        horizon = self._last_sweep + self._tick_s - self._deadline_s
-        self._last_sweep = now
+        horizon = self._last_tick + self._tick_s - self._deadline_s
+        self._last_tick = now
         self._count_answers(now)
         expired: list[CounterCheck] = []
         link = self.keeper.link
@@ -336,14 +336,14 @@ class Shard:
         if now - oldest > self._stall_s:
             self.keeper.reconnect()
         if self._pending or self.in_flight:
-            self._sweep_timer = self._loop.call_later(self._tick_s, self._sweep)
+            self._tick_timer = self._loop.call_later(self._tick_s, self._tick)
         else:
-            self._sweep_timer = None
+            self._tick_timer = None
             if self._closing:
                 self._idle.set()
 
     def _succeeded(self) -> None:
-        """An answer came in time. It closes a half-open circuit; a closed one counts it at the next sweep or fault."""
+        """An answer came in time. It closes a half-open circuit; a closed one counts it at the next tick or fault."""
         if self.circuit.state == "closed":
             self._uncounted += 1
         elif self.circuit.state == "half_open":
@@ -373,8 +373,8 @@ class Shard:
         key = PROBE_KEY if self._cluster is None else self._cluster.key_on(self, PROBE_KEY)
         self._pending.append(probe_check(key))
         self._times.append(self._loop.time())
-        if self._sweep_timer is None:
-            self._arm_sweep()
+        if self._tick_timer is None:
+            self._arm_tick()
         self._schedule_flush()
         return True
 
