@@ -267,7 +267,7 @@ class PeerSession:
 
 
 def encode_counts(counts: Counts, cells: Sequence[bytes] = (), number: int = 0) -> bytes:
-    """A batch as it travels. In place of its own cells it may have ``number`` of them that are MessagePack already."""
+    """A message as it travels. In place of its cells it may have ``number`` of them that are MessagePack already."""
     if number:
         packed = msgspec.Raw(b"".join((_ARRAY.pack(0xDD, number), *cells)))
         counts = msgspec.structs.replace(counts, cells=packed)
@@ -293,7 +293,7 @@ class HttpPeers:
         self.messages = 0
 
     async def send(self, to_region: str, url: str, message: bytes) -> CountsAnswer:
-        """Deliver one batch of counts."""
+        """Deliver one message of counts."""
         body = zlib.compress(message, level=1)
         answer, _ = await self._post(url, "/internal/v1/counts", body, signed_counts(to_region, body))
         try:

@@ -70,7 +70,7 @@ class Sender:
                 reason = None
             except StoreUnavailableError as error:
                 if error.reason != reason:
-                    log.warning("reconcile_tick_failed", reason=error.reason)
+                    log.warning("counts_tick_failed", reason=error.reason)
                 reason = error.reason
             took_s = (self._clock.now_us() - started_us) / 1e6
             timer = asyncio.get_running_loop().call_later(max(0.02, TICK_S - took_s), self._wake.set)
