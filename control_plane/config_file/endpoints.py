@@ -35,7 +35,7 @@ DryRun = Annotated[bool, Query(description="say what would change, and change no
 Prune = Annotated[
     list[Literal["clients"]] | None, Query(description="`clients`: delete those that the file leaves out")
 ]
-AllowDeletes = Annotated[int, Query(ge=0, le=10**9, description="how many deletions are allowed beyond 10")]
+AllowDeletes = Annotated[int, Query(ge=0, le=10**9, description="how many deletions are allowed, if more than 10")]
 NDJSON = "application/x-ndjson"
 
 

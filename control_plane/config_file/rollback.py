@@ -90,7 +90,7 @@ async def roll_back(
     """Make the configuration what it was at revision ``number``; returns what differed.
 
     With ``until``, only as far as revisions up to that one changed it.
-    Raises :class:`InvalidError` for more deletions than ten and ``allow_deletes``: a deleted client loses its keys.
+    Raises :class:`InvalidError` for more than ten deletions, or ``allow_deletes`` if more: a client loses its keys.
     Raises :class:`ConflictError` where the audit log does not reach back so far, or what would be deleted is in use.
     """
     if number >= write.revision:
