@@ -99,7 +99,7 @@ async def put_clients(
     write: ConfigWrite,
     wanted: Mapping[str, ClientEntry],
     changes: Sequence[Difference],
-    progress: Progress | None = None,
+    progress: Progress | None,
 ) -> None:
     """Make or change clients. Overrides that expire stay as they are, before what the file says."""
     wishes = []

@@ -5,7 +5,6 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -41,14 +40,13 @@ class OpenIdConnect:
     key of the control plane. So a state fits one browser, and any replica can finish what another began.
     """
 
-    def __init__(self, settings: Settings, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.provider = Provider(settings)
         self.people = People(settings.oidc_issuer or "", settings.oidc_groups_claim, settings.oidc_grants)
         self.name = settings.oidc_name
         self.session_s = settings.oidc_session_s
         self.for_people = settings.oidc_client_id is not None
         self._settings = settings
-        self._now = now
         self._key = _derived(settings.signing_key())
         self._finishing = 0
 
@@ -56,7 +54,7 @@ class OpenIdConnect:
         """Send a browser to the provider, and to ``after`` (a path of the console) once it comes back."""
         endpoint = (await self.provider.metadata()).authorization_endpoint or ""
         target = base64.urlsafe_b64encode(after.encode()).decode()
-        cookie = f"{int(self._now())}.{secrets.token_urlsafe(32)}.{target}"
+        cookie = f"{int(time.time())}.{secrets.token_urlsafe(32)}.{target}"
         challenge = base64.urlsafe_b64encode(hashlib.sha256(self._part("verifier", cookie).encode()).digest())
         query = {
             "response_type": "code",
@@ -79,7 +77,7 @@ class OpenIdConnect:
         if not hmac.compare_digest(self._part("state", cookie).encode(), state.encode()):
             raise UnauthenticatedError("This sign-in did not begin in this browser. Begin again.")
         begun, _, target = cookie.split(".")
-        if not 0 <= self._now() - int(begun) <= SIGN_IN_LASTS_S:
+        if not 0 <= time.time() - int(begun) <= SIGN_IN_LASTS_S:
             raise UnauthenticatedError("This sign-in took longer than ten minutes. Begin again.")
         if issuer is not None and issuer != self._settings.oidc_issuer:  # RFC 9207
             raise UnauthenticatedError("Another identity provider answered. Begin again.")
@@ -134,7 +132,7 @@ class OpenIdConnect:
 
     async def _verified(self, token: str, audience: str) -> Claims:
         keys = await self.provider.keys_for(token)
-        return verified(token, keys, issuer=self._settings.oidc_issuer or "", audience=audience, now_s=self._now())
+        return verified(token, keys, issuer=self._settings.oidc_issuer or "", audience=audience, now_s=time.time())
 
     def _part(self, name: str, cookie: str) -> str:
         derived = hmac.new(self._key, f"{name}\0{cookie}".encode(), hashlib.sha256).digest()

@@ -348,7 +348,7 @@ async def changes_between(
 
 
 async def revisions_before(
-    session: AsyncSession, before: int | None, count: int, where: Sequence[ColumnElement[bool]] = ()
+    session: AsyncSession, before: int | None, count: int, where: Sequence[ColumnElement[bool]]
 ) -> Sequence[Revision]:
     """The newest ``count`` revisions for which ``where`` holds, below ``before`` if given."""
     query = select(Revision).where(*where).order_by(Revision.number.desc()).limit(count)

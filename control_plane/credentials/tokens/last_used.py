@@ -1,7 +1,6 @@
 """When tokens were last used: kept in memory, and written once in a while for all of them together."""
 
 import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import structlog
@@ -14,21 +13,16 @@ WRITE_EVERY_S = 60.0
 _log = structlog.stdlib.get_logger("tidegate.access")
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class LastUsed:
     """At most one write a minute and token, whatever the number of requests. Bounded by the number of live tokens."""
 
-    def __init__(self, now: Callable[[], datetime] = _now) -> None:
-        self._now = now
+    def __init__(self) -> None:
         self._seen: dict[str, datetime] = {}
 
     def note(self, token_id: str) -> None:
         """This token was used now."""
         if token_id:
-            self._seen[token_id] = self._now()
+            self._seen[token_id] = datetime.now(UTC)
 
     async def run(self, database: Database) -> None:
         """Write until cancelled."""

@@ -14,7 +14,7 @@ Login = tuple[str] | tuple[str, str]
 class PasswordFile(CredentialProvider):
     """The password in a file, as it is at each login; ``username`` is the ACL user, if there is one."""
 
-    def __init__(self, path: Path, username: str | None = None) -> None:
+    def __init__(self, path: Path, username: str | None) -> None:
         self._path = path
         self._username = username
 
