@@ -6,7 +6,7 @@ tokens and credentials (what was revoked stays revoked), generations (a reset ne
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -28,7 +28,7 @@ from control_plane.orm import present
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas.service import publish_limit
 
-NEWEST = 2**62
+NO_BOUND = 2**62
 _enforcement = EnforcementOverrides()
 Record = Mapping[str, Any]
 _SECTION_OF: dict[str, str] = {section.resource.noun: section.name for section in SECTIONS}
@@ -85,7 +85,7 @@ async def _override_again(write: ConfigWrite, lost: Mapping[str, Mapping[str, Ov
 
 
 async def roll_back(
-    write: ConfigWrite, number: int, until: int = NEWEST, *, allow_deletes: int = NEWEST
+    write: ConfigWrite, number: int, until: int = NO_BOUND, *, allow_deletes: int = NO_BOUND
 ) -> list[Difference]:
     """Make the configuration what it was at revision ``number``; returns what differed.
 
@@ -98,22 +98,22 @@ async def roll_back(
     forgotten = await repository.forgotten(write.session, number, until)
     if forgotten is not None:
         raise ConflictError(f"The audit log no longer says what revision {forgotten} changed.")
-    then = await _then(write.session, number, until)
-    now = await _now(write.session, then)
+    changed = await _changed(write.session, number, until)
+    current = await _current(write.session, changed)
     wanted: dict[str, dict[str, Normal]] = {}
     changes: list[Difference] = []
-    for section, changed in then.items():
-        current = now[section]
-        wanted[section] = {name: one.before for name, one in changed.items() if one.before is not None}
-        if until != NEWEST:
+    for section, undone in changed.items():
+        now = current[section]
+        wanted[section] = {name: one.before for name, one in undone.items() if one.before is not None}
+        if until != NO_BOUND:
             wanted[section] = {
-                name: _taken_back(current.get(name), before, changed[name].after)
+                name: _taken_back(now.get(name), before, undone[name].after)
                 for name, before in wanted[section].items()
-                if name in current or changed[name].after is None
+                if name in now or undone[name].after is None
             }
-        changes += differences(section, current, wanted[section], deletes=False)
-        gone = [name for name, one in changed.items() if one.before is None and name in current]
-        changes += [Difference(section, name, current[name], None) for name in gone]
+        changes += differences(section, now, wanted[section], deletes=False)
+        gone = [name for name, one in undone.items() if one.before is None and name in now]
+        changes += [Difference(section, name, now[name], None) for name in gone]
     file = ConfigFile.model_validate({"version": 1, **wanted})
     changes.sort(key=lambda change: SECTION_NAMES.index(change.section))
     check_deletions(changes, allow_deletes)
@@ -122,20 +122,14 @@ async def roll_back(
     return changes
 
 
-class _Changed(NamedTuple):
-    """An entry before and after the revisions that are taken back; ``None`` where there was none."""
-
-    before: Normal | None
-    after: Normal | None
-
-
-async def _then(session: AsyncSession, number: int, until: int) -> dict[str, dict[str, _Changed]]:
-    """What was changed since, by section and name."""
-    then: dict[str, dict[str, _Changed]] = {}
+async def _changed(session: AsyncSession, number: int, until: int) -> dict[str, dict[str, Difference]]:
+    """What the revisions that are taken back changed, by section and name."""
+    found: dict[str, dict[str, Difference]] = {}
     for resource, name, before, after in await repository.changed(session, number, until, list(_SECTION_OF)):
         section = _SECTION_OF[resource]
-        then.setdefault(section, {})[name] = _Changed(_normal(section, before), _normal(section, after))
-    return then
+        change = Difference(section, name, _normal(section, before), _normal(section, after))
+        found.setdefault(section, {})[name] = change
+    return found
 
 
 def _taken_back(now: Normal | None, before: Normal, after: Normal | None) -> Normal:
@@ -164,11 +158,12 @@ def _normal(section: str, record: Record | None) -> Normal | None:
     return BY_NAME[section].of_record(BY_NAME[section].record.model_validate(record))
 
 
-async def _now(session: AsyncSession, then: Mapping[str, Collection[str]]) -> dict[str, dict[str, Normal]]:
-    found = await sections.current(session, then)
-    if CLIENTS in then:
+async def _current(session: AsyncSession, names: Mapping[str, Collection[str]]) -> dict[str, dict[str, Normal]]:
+    """These sections in normal form: of clients those of these names, of others all."""
+    found = await sections.current(session, names)
+    if CLIENTS in names:
         found[CLIENTS] = {}
-        for part in chunks(list(then[CLIENTS]), writes.AT_ONCE):
+        for part in chunks(list(names[CLIENTS]), writes.AT_ONCE):
             records = await client_rows.records(session, part)
             found[CLIENTS] |= {name: entries.client_of_record(record) for name, record in records.items()}
     return found
