@@ -47,7 +47,6 @@ from control_plane.routes.schemas import BackendView, EndpointView
 from control_plane.routes.service import Backends, Endpoints
 from control_plane.web.fields import Body, ClientName, Name
 
-Entry = Any
 SectionName = Literal["regions", "adaptive_policies", "backends", "endpoints", "plans", "limits", "clients"]
 MAX_CLIENTS = 1_000_000
 CLIENTS_A_QUERY = 5_000
@@ -89,8 +88,8 @@ class Section(NamedTuple):
     name: str
     resource: Resource[Any, Any, Any]
     router: APIRouter
-    body: Callable[[Entry], Body]
-    normal: Callable[[Entry], Normal]
+    body: Callable[[Any], Body]
+    normal: Callable[[Any], Normal]
     record: type[BaseModel]
     """What the audit log keeps of the resource."""
     of_record: Callable[[Any], Normal]
@@ -134,7 +133,7 @@ def _keeping_auto_in_plan(wanted: Normal, current: Normal | None) -> Normal:
     return {**wanted, "limits": limits}
 
 
-async def _shares_of_plan(write: ConfigWrite, plan: str, wanted: Normal) -> None:
+async def _write_shares_of_plan(write: ConfigWrite, plan: str, wanted: Normal) -> None:
     await write.session.flush()
     row = await Plans().row(write.session, plan)
     names = await regions.names(write.session)
@@ -149,7 +148,7 @@ async def _shares_of_plan(write: ConfigWrite, plan: str, wanted: Normal) -> None
         await quotas.set_shares(write, differing)
 
 
-async def _shares_of_limit(write: ConfigWrite, name: str, wanted: Normal) -> None:
+async def _write_shares_of_limit(write: ConfigWrite, name: str, wanted: Normal) -> None:
     await write.session.flush()
     row = await OutsideLimits().row(write.session, name)
     shares = wanted.get("shares")
@@ -188,7 +187,7 @@ SECTIONS: tuple[Section, ...] = (
         normal=entries.normal_plan,
         record=PlanRecord,
         of_record=entries.plan_of_record,
-        afterwards=_shares_of_plan,
+        afterwards=_write_shares_of_plan,
         keeping=_keeping_auto_in_plan,
     ),
     Section(
@@ -199,7 +198,7 @@ SECTIONS: tuple[Section, ...] = (
         normal=entries.limit_of_entry,
         record=LimitRecord,
         of_record=entries.limit_of_record,
-        afterwards=_shares_of_limit,
+        afterwards=_write_shares_of_limit,
         keeping=keeping_auto,
         goes_first=True,
     ),
