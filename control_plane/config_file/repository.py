@@ -11,6 +11,7 @@ from control_plane.blocks.models import BlockRow
 from control_plane.clients.models import OverrideRow
 from control_plane.enforcement.models import EnforcementRow
 from control_plane.limits.models import LimitRow
+from control_plane.limits.repository import quota_key
 from control_plane.routes.models import BackendRow
 
 SHOWN = 100
@@ -52,7 +53,7 @@ async def runtime_state(session: AsyncSession) -> list[dict[str, Any]]:
         *(_state("block", row.block, _subject(row), row.expires_at) for row in blocks),
         *(_state("enforcement", row.target, row.mode, row.expires_at) for row in enforced),
         *(_state("override", f"{row.client}/{row.limit_name}", str(row.limit), row.expires_at) for row in overrides),
-        *(_state("shares", f"{row.plan or '_'}/{row.name}", "auto", None) for row in split),
+        *(_state("shares", quota_key(row.plan, row.name), "auto", None) for row in split),
     ]
 
 

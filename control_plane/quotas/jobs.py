@@ -11,6 +11,7 @@ from control_plane.database import Database
 from control_plane.errors import ConflictError
 from control_plane.jobs.registry import Job
 from control_plane.limits.models import LimitRow
+from control_plane.limits.repository import quota_key
 from control_plane.limits.service import fractions_of
 from control_plane.nodes import repository as nodes
 from control_plane.orm import present
@@ -119,7 +120,7 @@ class AdvanceJob:
             write.reason = f"{rule.name}: every cut is acknowledged" + (f" ({move.reason})" if move.reason else "")
         # recorded here, as a rollback cannot read the log's entry of the document
         before, after = (_shares(rule, move, step) for step in (schedule.steps[-1], schedule_of(move).steps[-1]))
-        write.record("quota", f"{move.plan or '_'}/{rule.name}", before, after, "update")
+        write.record("quota", quota_key(move.plan, rule.name), before, after, "update")
         return True
 
 
@@ -173,7 +174,7 @@ class RebalanceJob:
                 return False
             before = SharesRecord(shares=row.auto_fractions)
             row.auto_fractions = found.shares
-            write.record("quota", f"{row.plan or '_'}/{row.name}", before, SharesRecord(shares=found.shares), "update")
+            write.record("quota", quota_key(row.plan, row.name), before, SharesRecord(shares=found.shares), "update")
             await repository.store_balance(write.session, rule_id, moved=True, reason=found.reason, demand=asked)
             await write.session.flush()
             await publish_limit(write, row)

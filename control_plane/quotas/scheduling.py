@@ -58,7 +58,7 @@ async def schedule_shares(write: ConfigWrite, now_us: int) -> None:
         if change.after is not None:
             write.publish(await scheduling.scheduled(change.key, change.before, change.after), change.key)
     if write.staged:
-        await scheduling.cut_again(await write.placement.handed_on())
+        await scheduling.wait_for_held_back(await write.placement.handed_on())
 
 
 class _Scheduling:
@@ -93,7 +93,7 @@ class _Scheduling:
             return scheduled[0]
         return msgspec.structs.replace(msgspec.json.decode(after, type=Plan), limits=tuple(scheduled))
 
-    async def cut_again(self, keys: Collection[DocumentKey]) -> None:
+    async def wait_for_held_back(self, keys: Collection[DocumentKey]) -> None:
         """Cuts among documents that a roll-out held back: they wait for the nodes that get them now."""
         plans = {key.id for key in keys if key.kind == "plan"}
         limits = {key.id for key in keys if key.kind == "limit"}

@@ -48,7 +48,7 @@ async def list_page(
     """The quotas of every limit that is split over regions and for which ``where`` holds."""
     rows = await limits.split_limits(session, page, where)
     views = await _views(session, rows, heartbeat_s)
-    return listing(rows, page, limits.quota_key, lambda row: views[row.rule_id])
+    return listing(rows, page, lambda row: limits.quota_key(row.plan, row.name), lambda row: views[row.rule_id])
 
 
 async def replace(write: ConfigWrite, plan: str, limit: str, shares: Shares, preconditions: Preconditions) -> None:
