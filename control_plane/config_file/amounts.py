@@ -66,9 +66,7 @@ def format_rate(limit: int, window_s: float | None) -> str | None:
         return None
     seconds = int(window_s)
     for unit, length_s in reversed(UNITS_S.items()):
-        if seconds == length_s:
-            return f"{format_amount(limit)}/{unit}"
-    for unit in ("day", "h", "min", "s"):
-        if seconds % UNITS_S[unit] == 0:
-            return f"{format_amount(limit)}/{seconds // UNITS_S[unit]}{unit}"
+        count, rest = divmod(seconds, length_s)
+        if rest == 0 and (count == 1 or unit != "week"):  # two weeks are 14day
+            return f"{format_amount(limit)}/{count if count > 1 else ''}{unit}"
     return None
