@@ -161,8 +161,8 @@ def starts_afresh(row: LimitRow, fields: dict[str, Any]) -> bool:
     return was_strict != is_strict or any(getattr(row, name) != fields[name] for name in AFRESH)
 
 
-def to_rule(row: LimitRow, regions: Sequence[str]) -> LimitRule:
-    """The rule for nodes, with the shares of ``regions`` in whole units."""
+def to_rule(row: LimitRow, region_names: Sequence[str]) -> LimitRule:
+    """The rule for nodes, with the shares of ``region_names`` in whole units."""
     rule = LimitRule(
         id=row.rule_id,
         name=row.name,
@@ -179,8 +179,8 @@ def to_rule(row: LimitRow, regions: Sequence[str]) -> LimitRule:
             attributes=row.match_attributes,
         ),
         mode=cast("Mode", row.mode),
-        shares=units_by_region(row, regions),
-        parts=_parts(row, regions),
+        shares=units_by_region(row, region_names),
+        parts=_parts(row, region_names),
         on_store_failure=cast("OnStoreFailure", row.on_store_failure),
         shadow=row.shadow,
         priority=row.priority,
@@ -191,7 +191,7 @@ def to_rule(row: LimitRow, regions: Sequence[str]) -> LimitRule:
     if rule.mode != "strict" or rule.algorithm not in BUCKET_ALGORITHMS or not rule.shares:
         return rule
     # the capacity is what is divided, and the rate follows it: a rate of 1 a second has no parts
-    shares = _split(row, capacity(rule), regions)
+    shares = _split(row, capacity(rule), region_names)
     return msgspec.structs.replace(rule, steps=(ShareStep(limit=rule.limit, shares=shares),))
 
 
@@ -207,36 +207,36 @@ def is_split(row: LimitRow) -> bool:
     return row.mode in SPLIT_MODES or bool(row.shares or row.auto_shares)
 
 
-def units_by_region(row: LimitRow, regions: Sequence[str], whole: int | None = None) -> dict[str, int]:
+def units_by_region(row: LimitRow, region_names: Sequence[str], whole: int | None = None) -> dict[str, int]:
     """Whole units a region: explicit, else balanced or equal for the modes that need shares, else none.
 
     ``whole`` in place of the limit: that of a client with figures of its own.
     """
-    return _split(row, row.limit if whole is None else whole, regions)
+    return _split(row, row.limit if whole is None else whole, region_names)
 
 
-def _parts(row: LimitRow, regions: Sequence[str]) -> tuple[ShareStep, ...]:
-    shares = _split(row, PARTS, regions) if row.mode in SPLIT_MODES else {}
+def _parts(row: LimitRow, region_names: Sequence[str]) -> tuple[ShareStep, ...]:
+    shares = _split(row, PARTS, region_names) if row.mode in SPLIT_MODES else {}
     return (ShareStep(limit=PARTS, shares=shares),) if shares else ()
 
 
-def fractions_of(row: LimitRow, regions: Sequence[str]) -> dict[str, float]:
+def fractions_of(row: LimitRow, region_names: Sequence[str]) -> dict[str, float]:
     """The regions' fractions of the whole, as far as they are not equal by default: explicit or balanced."""
     if row.shares:
         return {share.region: share.fraction for share in row.shares}
     if not (row.auto_shares and row.auto_fractions):
         return {}
     # a region that came since the last balance takes an equal part; the parts need not sum to 1
-    fractions = {region: row.auto_fractions.get(region, 1 / len(regions)) for region in regions}
+    fractions = {region: row.auto_fractions.get(region, 1 / len(region_names)) for region in region_names}
     # equal parts, too, where the region is gone that had all of it
     return fractions if any(fractions.values()) else {}
 
 
-def _split(row: LimitRow, whole: int, regions: Sequence[str]) -> dict[str, int]:
-    fractions = fractions_of(row, regions)
+def _split(row: LimitRow, whole: int, region_names: Sequence[str]) -> dict[str, int]:
+    fractions = fractions_of(row, region_names)
     if fractions:
-        return explicit_shares(whole, fractions, regions)
-    return equal_shares(whole, regions) if row.mode in SPLIT_MODES else {}
+        return explicit_shares(whole, fractions, region_names)
+    return equal_shares(whole, region_names) if row.mode in SPLIT_MODES else {}
 
 
 def to_view(row: LimitRow) -> LimitView:

@@ -155,9 +155,9 @@ async def _views(session: AsyncSession, rows: Sequence[LimitRow], heartbeat_s: f
     return found
 
 
-def _view(row: LimitRow, regions: Sequence[str]) -> QuotaView:
+def _view(row: LimitRow, region_names: Sequence[str]) -> QuotaView:
     explicit = {share.region: share.fraction for share in row.shares}
-    units = units_by_region(row, regions)
+    units = units_by_region(row, region_names)
     return QuotaView(
         plan=row.plan,
         limit=row.name,
