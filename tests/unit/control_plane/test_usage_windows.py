@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from control_plane.usage.node_endpoints import rows_of, totals_of
 from control_plane.usage.repository import Figures
+from control_plane.usage.shipments import rows_of, totals_of
 from control_plane.usage.windows import counted, current, period_start, unfit
 from tidegate.contract.limits import LimitRule, Match
 from tidegate.contract.usage import Denials, LimitName, Place, UsageBatch, UsageCell
