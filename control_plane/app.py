@@ -104,8 +104,8 @@ def create_app(settings: Settings) -> FastAPI:
         reports, acks = Reports(database), AckBatcher(database)
         streams = OpenStreams(database, settings.heartbeat_s, reports, credentials_in_force)
         app.state.watcher = watcher
-        place = partial(CanaryPlacement, heartbeat_s=settings.heartbeat_s)
-        writer = ConfigWriter(database, signer, place, derive)
+        make_placement = partial(CanaryPlacement, heartbeat_s=settings.heartbeat_s)
+        writer = ConfigWriter(database, signer, make_placement, derive)
         partitions = Partitions(database)
         engine = RolloutEngine(database, writer, undo, settings.heartbeat_s)
         registry = Registry(

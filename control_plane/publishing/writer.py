@@ -41,7 +41,7 @@ NOWHERE = Origin()
 Shown = TypeVar("Shown")
 Derive = Callable[["ConfigWrite"], Awaitable[None]]
 """Publishes, withdraws and records in a write what follows from the documents that services published."""
-Place = Callable[..., "CanaryPlacement"]
+MakePlacement = Callable[..., "CanaryPlacement"]
 """Makes the placement of a write that a roll-out holds back from some nodes."""
 REASON = "X-Tidegate-Reason"
 MAX_REASON_LENGTH = 500
@@ -57,7 +57,7 @@ class ConfigWrite:
         self,
         session: AsyncSession,
         head: ConfigHead,
-        place: Place,
+        make_placement: MakePlacement,
         *,
         author: str,
         reason: str | None = None,
@@ -67,7 +67,7 @@ class ConfigWrite:
         self.session = session
         self.head = head
         self.immediate = immediate
-        self._place = place
+        self._make_placement = make_placement
         self.revision = head.revision
         self.next_revision = head.revision + 1
         """The number of this write's revision, if it makes one."""
@@ -87,7 +87,7 @@ class ConfigWrite:
     @functools.cached_property
     def placement(self) -> "CanaryPlacement":
         """Which nodes get this write's revision first."""
-        return self._place(self.session, self.head, immediate=self.immediate)
+        return self._make_placement(self.session, self.head, immediate=self.immediate)
 
     @property
     def began(self) -> int | None:
@@ -133,7 +133,7 @@ class ConfigWrite:
         return found
 
 
-async def publish(write: ConfigWrite, signer: Signer, derive: Derive | None = None) -> None:
+async def complete(write: ConfigWrite, signer: Signer, derive: Derive | None) -> None:
     """Derive documents, make the revision if anything differs, store the audit entries, read what is shown of it."""
     await write.session.flush()
     if derive is not None:
@@ -199,10 +199,12 @@ class ConfigWriter:
     by the head's row across replicas.
     """
 
-    def __init__(self, database: Database, signer: Signer, place: Place, derive: Derive | None = None) -> None:
+    def __init__(
+        self, database: Database, signer: Signer, make_placement: MakePlacement, derive: Derive | None = None
+    ) -> None:
         self._database = database
         self._signer = signer
-        self._place = place
+        self._make_placement = make_placement
         self._derive = derive
         self._turn, self._urgent_turn = asyncio.Semaphore(1), asyncio.Semaphore(1)
         self._trials = asyncio.Semaphore(TRIALS_AT_ONCE)
@@ -232,11 +234,11 @@ class ConfigWriter:
             if not urgent:
                 await stack.enter_async_context(_ended_when(self._database, repository.urgent_waits, LONG_WRITE_S))
             write = ConfigWrite(
-                session, head, self._place, author=author, reason=reason, origin=origin, immediate=immediate
+                session, head, self._make_placement, author=author, reason=reason, origin=origin, immediate=immediate
             )
             try:
                 yield write
-                await publish(write, self._signer, self._derive)
+                await complete(write, self._signer, self._derive)
             except IntegrityError as error:
                 raise conflict_of(error) from error
 
@@ -247,7 +249,7 @@ class ConfigWriter:
             blocks = functools.partial(repository.blocks_anybody, pid=await repository.pid_of(session))
             async with _ended_when(self._database, blocks, after_s=0.0):
                 head = await repository.whole_head(session)
-                write = ConfigWrite(session, head, self._place, author=author)
+                write = ConfigWrite(session, head, self._make_placement, author=author)
                 try:
                     yield write
                     await session.flush()

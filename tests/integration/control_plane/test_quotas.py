@@ -39,7 +39,7 @@ QUOTA = "/v1/quotas/free/hourly"
 REGIONS = ("eu", "us")
 WAIT_S = 15.0
 FAR_US = 4_000_000_000_000_000
-PLACE = partial(CanaryPlacement, heartbeat_s=5.0)
+MAKE_PLACEMENT = partial(CanaryPlacement, heartbeat_s=5.0)
 HOUR_US = 3_600_000_000
 AHEAD = range(4)
 """Windows that are looked at, from the present one on."""
@@ -321,7 +321,7 @@ async def second_writer(settings: Settings) -> AsyncIterator[ConfigWriter]:
     url = settings.database_url.get_secret_value()
     database = Database(url, connect_timeout_s=10.0, command_timeout_s=20.0, pool_size=2)
     try:
-        yield ConfigWriter(database, Signer(settings.signing_key()), PLACE, derive)
+        yield ConfigWriter(database, Signer(settings.signing_key()), MAKE_PLACEMENT, derive)
     finally:
         await database.close()
 
@@ -348,7 +348,7 @@ async def test_auto_shares_follow_demand_and_say_why(
                 database=database_name,
             )
             signer = Signer(settings.signing_key())
-            writer = ConfigWriter(database, signer, PLACE, derive)
+            writer = ConfigWriter(database, signer, MAKE_PLACEMENT, derive)
             balancer = RebalanceJob(database, writer, demand, Balancing(), 60.0)
             assert await balancer.run() == "1 of 1 limits with auto shares moved."
             view = (await served.admin.get(QUOTA)).json()
@@ -404,7 +404,7 @@ async def test_a_limit_that_must_wait_for_a_roll_out_keeps_no_other_from_being_b
             url = settings.database_url.get_secret_value()
             database = Database(url, connect_timeout_s=10.0, command_timeout_s=10.0, pool_size=2)
             try:
-                writer = ConfigWriter(database, Signer(settings.signing_key()), PLACE, derive)
+                writer = ConfigWriter(database, Signer(settings.signing_key()), MAKE_PLACEMENT, derive)
                 balancer = RebalanceJob(database, writer, asked, Balancing(), 60.0)
                 assert await balancer.run() == "1 of 3 limits with auto shares moved."
             finally:

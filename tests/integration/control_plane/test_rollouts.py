@@ -35,7 +35,7 @@ from tidegate.top.screen import as_json, render
 CANARY = {"mode": "canary", "region": "eu", "node": "eu-1", "node_pause_s": 0, "region_pause_s": 0}
 SLOW = CANARY | {"node_pause_s": 3600, "region_pause_s": 3600}
 WAIT_S = 15.0
-PLACE = partial(CanaryPlacement, heartbeat_s=5.0)
+MAKE_PLACEMENT = partial(CanaryPlacement, heartbeat_s=5.0)
 NAMES = ("eu-1", "eu-2", "us-1")
 
 
@@ -184,7 +184,7 @@ async def test_two_that_lead_at_once_skip_no_stage(
     settings = make_settings()
     async with fleet(settings, SLOW) as found, other_replica(settings) as database:
         signer = Signer(settings.signing_key())
-        writers = [ConfigWriter(database, signer, PLACE, derive) for _ in range(2)]
+        writers = [ConfigWriter(database, signer, MAKE_PLACEMENT, derive) for _ in range(2)]
         other = engine.RolloutEngine(database, writers[1], undo, settings.heartbeat_s)
         revision = await found.write("/v1/plans/p", {"priority": 2})
         async with asyncio.timeout(WAIT_S):
