@@ -80,6 +80,12 @@ def core_times(core: int) -> CoreTimes:
     return CoreTimes((user + nice + system + irq + softirq + steal) / _TICKS_PER_S, time.monotonic())
 
 
+def stolen_s() -> float:
+    """Seconds since boot in which the hypervisor had a core of this machine do something else, to the hundredth."""
+    steal = Path("/proc/stat").read_text().split(maxsplit=9)[8]
+    return int(steal) / _TICKS_PER_S
+
+
 def raise_priority(niceness: int) -> None:
     """Put this process ahead of other work on the machine (needs root); ``favour`` passes that on to children."""
     try:
