@@ -3,9 +3,9 @@
 -- Divides leases over a region's agents: the holder of a slice's lease sends the counts of that slice. Other work that
 -- one agent does for its region has a lease alone.
 --
--- KEYS[i]  the lease of slice i - 1
+-- KEYS[i]  a lease: that of slice i - 1, or the only one
 -- ARGV[1]  this agent; ARGV[2] how long a lease lasts, in milliseconds; ARGV[3] maximum number of leases to hold
--- Reply    the slices that this agent holds now; surplus leases were released, so that agents that join get theirs
+-- Reply    the leases that this agent holds now, by i - 1; surplus ones were released, for agents that join
 local function hold_leases()
   local held, max_leases = {}, tonumber(ARGV[3])
   for i, holder in ipairs(call('MGET', spread(KEYS))) do
