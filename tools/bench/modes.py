@@ -5,8 +5,8 @@ Run by hand. CPU of the node a decision: closed loop, 64 in flight. Latencies: o
 connections, at each rate. All servers are up all the time, each with a store of its own, and are asked one after the
 other in short turns and random order: what else the machine has to do comes and goes within seconds and concerns all
 alike. Open loops in which the hypervisor took a core away (10 ms and more) are left out: their p99 is that of other
-guests, several times ours. CPU is the median of all turns, p99 that of all other open loops of a rate together. Of the
-stores the longest call of the whole run.
+guests, several times ours. Figures are medians: of CPU over all turns, of p99 over all other open loops of a rate. Of
+the stores the longest call of the whole run.
 
 The agents, the stores and the generator share one core, the nodes have the other. By `nice -n -10` the node, its store
 and the generator go first, as where agents have a core of their own: otherwise latencies show how long the generator
@@ -63,11 +63,10 @@ class Asked(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """CPU microseconds a decision in the closed loop, and the latencies (milliseconds) of undisturbed open ones."""
+    """CPU microseconds a decision in the closed loop, and by rate p99 (milliseconds) of each undisturbed open one."""
 
     cpu_us: float
-    latencies_ms: Mapping[int, Sequence[float]]
-    """By rate."""
+    p99_ms: Mapping[int, Sequence[float]]
 
 
 def main() -> None:
@@ -141,7 +140,7 @@ def _local(change: Change) -> Change:
 
 def _turn(asked: Asked, directory: Path, requests: int, core: int) -> Turn:
     target = asked.target
-    latencies_ms: dict[int, list[float]] = {rate: [] for rate in RATES}
+    p99_ms: dict[int, list[float]] = {rate: [] for rate in RATES}
     cpu_s = process_cpu_s(target.pid)
     drive(target, directory, array.array("q", bytes(8 * requests)), core)
     cpu_us = (process_cpu_s(target.pid) - cpu_s) / requests * 1e6
@@ -149,11 +148,11 @@ def _turn(asked: Asked, directory: Path, requests: int, core: int) -> Turn:
     for rate in sorted(RATES * WINDOWS):
         instants, stolen_before_s = array.array("q", _poisson(rate, WINDOW_S)), stolen_s()
         with woken_at_once(target.pid, asked.store.child.pid, ours=True):
-            latencies = drive(target, directory, instants, core)[::2]
+            latencies = sorted(drive(target, directory, instants, core)[::2])
         if stolen_s() == stolen_before_s:
-            latencies_ms[rate] += (latency / 1e6 for latency in latencies)
+            p99_ms[rate].append(latencies[int(0.99 * len(latencies))] / 1e6)
     time.sleep(SETTLED_S)
-    return Turn(cpu_us, latencies_ms)
+    return Turn(cpu_us, p99_ms)
 
 
 def _poisson(rate: int, seconds: float) -> Iterator[int]:
@@ -165,11 +164,11 @@ def _poisson(rate: int, seconds: float) -> Iterator[int]:
 
 def _print(turns: dict[str, list[Turn]], slow: Sequence[int]) -> None:
     console = Console(width=140)
-    tails_of = (f"p99 ms at {rate:,}/s (requests)" for rate in RATES)
+    tails_of = (f"p99 ms at {rate:,}/s (loops)" for rate in RATES)
     table = Table("node", "CPU µs a decision (least to most)", *tails_of)
     for title, own in turns.items():
         costs = [turn.cpu_us for turn in own]
-        tails = [f"{_tail(own, rate):.2f}  ({len(_latencies_ms(own, rate)):,})" for rate in RATES]
+        tails = [f"{_tail(own, rate):.2f}  ({len(_p99s_ms(own, rate))})" for rate in RATES]
         table.add_row(title, f"{median(costs):.1f}  ({min(costs):.1f} to {max(costs):.1f})", *tails)
     console.print(table)
     for one, other in ((SHARED, PLAIN), (ALONE, PLAIN), (PLAIN, FLOOR)):
@@ -183,12 +182,12 @@ def _print(turns: dict[str, list[Turn]], slow: Sequence[int]) -> None:
 
 
 def _tail(turns: Sequence[Turn], rate: int) -> float:
-    found = _latencies_ms(turns, rate)
-    return sorted(found)[int(0.99 * len(found))] if found else math.nan
+    found = _p99s_ms(turns, rate)
+    return median(found) if found else math.nan
 
 
-def _latencies_ms(turns: Sequence[Turn], rate: int) -> Sequence[float]:
-    return [latency for turn in turns for latency in turn.latencies_ms[rate]]
+def _p99s_ms(turns: Sequence[Turn], rate: int) -> Sequence[float]:
+    return [p99_ms for turn in turns for p99_ms in turn.p99_ms[rate]]
 
 
 if __name__ == "__main__":
