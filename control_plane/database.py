@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, TypeVar
+from weakref import WeakSet
 
 import asyncpg
 import structlog
@@ -56,6 +57,7 @@ class Database:
         )
         event.listen(self._engine.sync_engine, "checkout", _ping)
         event.listen(self._engine.sync_engine, "invalidate", _terminate)
+        self._pooled: WeakSet[asyncpg.Connection] = WeakSet()
         self._watchdog = DatabaseWatchdog()
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
         self._readers = asyncio.Semaphore(pool_size - min(RESERVED, pool_size // 2))
@@ -150,12 +152,14 @@ class Database:
 
     async def _pooled_connection(self) -> asyncpg.Connection:
         settings = {"application_name": "tidegate-control-plane", "lock_timeout": str(LOCK_WAIT_MS), **KEEP_ALIVE}
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             self._url,
             timeout=self._connect_timeout_s,
             command_timeout=self._command_timeout_s,
             server_settings=settings,
         )
+        self._pooled.add(connection)
+        return connection
 
     async def watch(self, connection: asyncpg.Connection) -> None:
         """Watch a :meth:`listen_connection` until it is lost.
@@ -167,8 +171,10 @@ class Database:
             await self._watchdog.watch(connection)
 
     async def close(self) -> None:
-        """Close every pooled connection."""
+        """Close every pooled connection, also those that are in use."""
         await self._engine.dispose()
+        for connection in list(self._pooled):
+            connection.terminate()
 
 
 def _ping(connection: AdaptedConnection, record: ConnectionPoolEntry, _: object) -> None:

@@ -13,7 +13,10 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
+from sqlalchemy import text
 
+from control_plane.database import Database
+from control_plane.errors import UnavailableError
 from control_plane.settings import Settings
 from testing.control_plane import RunningControlPlane, running
 from testing.proxy import CHUNK_BYTES, Proxy
@@ -158,3 +161,28 @@ async def took_s(request: Awaitable[httpx.Response]) -> float:
     assert refused.headers["content-type"] == "application/problem+json"
     assert "retry-after" in refused.headers or refused.request.url.path == "/readyz"
     return time.monotonic() - began
+
+
+async def test_what_closes_leaves_no_connection_open_that_is_in_use(
+    make_settings: Callable[..., Settings], postgres_server: PostgresServer
+) -> None:
+    url = make_settings().database_url.get_secret_value()
+    database = Database(url, connect_timeout_s=5, command_timeout_s=5, pool_size=2)
+    asker = await asyncpg.connect(postgres_server.url(DATABASE, scheme="postgresql"))
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tidegate-control-plane' AND datname = $1"
+
+    async def close_amid_a_read() -> None:
+        async with database.read() as session:
+            await session.execute(text("SELECT 1"))
+            assert await asker.fetchval(ours, DATABASE) == 1
+            await database.close()
+            async with asyncio.timeout(10):
+                while await asker.fetchval(ours, DATABASE):
+                    await asyncio.sleep(0.02)
+            await session.execute(text("SELECT 1"))
+
+    try:
+        with pytest.raises(UnavailableError):
+            await close_amid_a_read()
+    finally:
+        await asker.close()
