@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -12,17 +10,16 @@ from pathlib import Path
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import httpx
-import pytest
 from joserfc.jwk import ECKey, RSAKey
 
+from testing.npm import install, program
 from tidegate.stack.ports import free_ports
 
 PACKAGE = Path(__file__).parent / "oidc_provider"
-CACHE = Path(__file__).parents[2] / ".cache" / "npm"
 AUDIENCE = "https://tidegate.example"
 PUBLIC_URL = "https://control-plane"
 CLIENT_SECRET = "the-secret-of-the-console-client"
-STARTS_IN_S, INSTALLS_IN_S = 20.0, 100.0
+STARTS_IN_S = 20.0
 _FORM = re.compile(r'<form[^>]*action="([^"]+)"')
 _FIELD = re.compile(r'<input[^>]*type="hidden"[^>]*name="([^"]+)" value="([^"]*)"')
 Jwk = dict[str, object]
@@ -32,23 +29,6 @@ def private_key(kid: str, alg: str = "ES256") -> Jwk:
     """A new key of the provider's."""
     made = ECKey.generate_key("P-256") if alg.startswith("ES") else RSAKey.generate_key(2048)
     return {**made.as_dict(private=True), "kid": kid, "alg": alg, "use": "sig"}
-
-
-def install() -> None:
-    """What ``package-lock.json`` pins, in the clone's own folder; skips where there is no Node or npm."""
-    for name in ("node", "npm"):
-        if shutil.which(name) is None:
-            pytest.skip(f"needs {name} (Debian packages nodejs and npm)")
-    wanted, installed = PACKAGE / "package-lock.json", PACKAGE / "node_modules" / ".package-lock.json"
-    if installed.exists() and installed.stat().st_mtime >= wanted.stat().st_mtime:
-        return
-    command = [shutil.which("npm") or "npm", "ci"]
-    environment = os.environ | {"npm_config_cache": str(CACHE)}
-    done = subprocess.run(
-        command, cwd=PACKAGE, env=environment, capture_output=True, text=True, timeout=INSTALLS_IN_S, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"needs the package oidc-provider, and npm ci failed: {done.stderr[-300:]}")
 
 
 class OidcProvider:
@@ -73,7 +53,7 @@ class OidcProvider:
             "port": self.port, "redirectUri": f"{PUBLIC_URL}/console/oidc/callback", "audience": AUDIENCE,
             "keys": self.keys, **options,
         }  # fmt: skip
-        node = shutil.which("node") or "node"
+        node = program("node")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [node, "provider.mjs", json.dumps(told)], cwd=PACKAGE, stdout=log, stderr=log
@@ -129,7 +109,7 @@ class OidcProvider:
 @contextlib.contextmanager
 def oidc_provider(log: Path) -> Iterator[OidcProvider]:
     """A provider that runs while the block does."""
-    install()
+    install(PACKAGE)
     provider = OidcProvider(log)
     try:
         provider.start()

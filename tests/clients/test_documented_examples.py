@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from testing.node import rule
+from testing.npm import program
 from tests.clients.conftest import config
-from tests.clients.test_express import packages, program  # noqa: F401  a fixture
+from tests.clients.test_express import packages  # noqa: F401  a fixture
 from tidegate.contract.config import Client, Endpoint, Plan
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.demo import CLIENTS, ENDPOINTS, PLANS

@@ -5,13 +5,13 @@ import contextlib
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
 from data_plane.node import Node
 from testing.node import GATEWAY_TOKEN, key_of, rule, serving, settings_for, write_snapshot
+from testing.npm import install, program
 from tests.gateways.test_forged import FORGED_ADDRESSES, FORGED_METHODS, FORGED_URIS, QUERIES, TOLD_BY_GATEWAYS
 from tidegate.contract.config import Client, Endpoint, Gateway, Plan
 from tidegate.contract.credentials import secret_sha256
@@ -47,13 +47,6 @@ FORGED = {
 }  # fmt: skip
 
 
-def program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"needs {name} (Debian packages nodejs and npm)")
-    return found
-
-
 def failures_in(output: str) -> str:
     """Of a report in TAP: what failed, with what was said of it; else its end."""
     found = re.findall(r"^ *not ok .*\n(?: +---\n(?:.*\n)*? +\.\.\.\n)?", output, re.MULTILINE)
@@ -78,15 +71,9 @@ async def run(*command: str, env: dict[str, str] | None = None) -> tuple[int, st
 
 
 @pytest.fixture
-async def packages() -> None:
-    """What the package is tested with, as its lock file pins it, in the clone's own folder."""
-    npm, wanted = program("npm"), PACKAGE / "package-lock.json"
-    installed = PACKAGE / "node_modules" / ".package-lock.json"
-    if installed.exists() and installed.stat().st_mtime >= wanted.stat().st_mtime:
-        return
-    code, output = await run(npm, "ci", env={"npm_config_cache": str(ROOT / ".cache" / "npm")})
-    if code:
-        pytest.skip(f"needs the packages of clients/express, and npm ci failed: {output[-300:]}")
+def packages() -> None:
+    """What the package is tested with."""
+    install(PACKAGE)
 
 
 @pytest.mark.usefixtures("packages")
