@@ -192,8 +192,7 @@ class Sender:
         if added := [slice for slice in held if slice not in self._held]:
             await self._store.make_due(added)
             for name, session in self.sessions.items():
-                sent = await self._store.epochs.sent_everything(name, added)
-                if session.needs_everything or sent != session.epoch:
+                if session.needs_everything or await self._store.epochs.sent_everything(name, added) != session.epoch:
                     session.is_noted_as_sent = None
                     session.resend_everything()
                     self.anti_entropy.begin()

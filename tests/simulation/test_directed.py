@@ -36,7 +36,7 @@ def test_nearly_all_of_a_strict_limit_is_used(name: str, seed: int):
 
 
 def test_little_is_admitted_too_much_near_a_limit():
-    """What one world admits depends on its seed, by a dozen units; the mean of some does so less."""
+    """What one world admits depends on its seed, by a dozen units. The mean of some holds for any order of calls."""
     worlds = [run(scenario("shared-near-the-limit"), seed, HOST) for seed in range(1, 7)]
     assert mean(world.windows[0].admitted for world in worlds) <= 4060
 
