@@ -48,7 +48,7 @@ from tools.bench.variants.node_settings import node_env
 from tools.bench.workload import callers, config_changes
 
 RATES = 500, 2_000, 5_000
-WINDOWS, WINDOW_S = 3, 0.5
+LOOPS, LOOP_S = 3, 0.5
 """Open loops of each rate in a turn, and how long one lasts: the shorter, the more of them keep both cores."""
 SETTLED_S = 1.5
 """Counts are told within a second: what a turn left is done before the next one."""
@@ -145,8 +145,8 @@ def _turn(asked: Asked, directory: Path, requests: int, core: int) -> Turn:
     drive(target, directory, array.array("q", bytes(8 * requests)), core)
     cpu_us = (process_cpu_s(target.pid) - cpu_s) / requests * 1e6
     time.sleep(SETTLED_S)
-    for rate in sorted(RATES * WINDOWS):
-        instants, stolen_before_s = array.array("q", _poisson(rate, WINDOW_S)), stolen_s()
+    for rate in (rate for rate in RATES for _ in range(LOOPS)):
+        instants, stolen_before_s = array.array("q", _poisson(rate, LOOP_S)), stolen_s()
         with woken_at_once(target.pid, asked.store.child.pid, ours=True):
             latencies = sorted(drive(target, directory, instants, core)[::2])
         if stolen_s() == stolen_before_s:
