@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,9 @@ from control_plane.console.pages.verdict import denied, nearest, recognised, ver
 from tidegate.terminal import Fitting, errors, output, printable
 
 TIMEOUT_S = 10.0
+HANDED_ON_S = 1.5
+"""A node hands its denials on once a second: one of a moment ago is found within this time."""
+ASK_AGAIN_S = 0.5
 FOUND, NOTHING, NO_ANSWER = 0, 1, 2
 LAST_DAY = {"group_by": "limit,endpoint,region", "limit": "1000"}
 _CLIENT = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
@@ -43,11 +47,18 @@ class Explanation:
 
 
 def run_why(url: str, token: str, asked: str, at: datetime | None, *, as_json: bool) -> int:
-    """Ask, print, and say by the exit code whether a denial was found."""
+    """Ask, print, and say by the exit code whether a denial was found.
+
+    Without ``at``, the denial may be one of a moment ago: it asks again until a node has had the time to hand that on.
+    """
     headers = {"Authorization": f"Bearer {token}"}
     try:
         with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as client:
             found = explain(client, asked, at, datetime.now(UTC))
+            until = time.monotonic() + HANDED_ON_S
+            while not found.denials and at is None and time.monotonic() < until:
+                time.sleep(ASK_AGAIN_S)
+                found = explain(client, asked, at, datetime.now(UTC))
     except (httpx.HTTPError, RefusedError) as error:
         errors().print(f"no answer from {url}: {error or type(error).__name__}", markup=False)
         return NO_ANSWER

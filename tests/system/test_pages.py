@@ -48,8 +48,6 @@ READINGS = {
             r"overrides set initech hourly",
             r"allowed",
         ),
-        # a node hands its denials on once a second
-        change={"tidegate why initech": "until tidegate why initech; do sleep 0.2; done"},
         shows=(r"\d{3,4}(?=$)",),
     ),
     "docs/command-line.md": Reading(

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from control_plane.console.pages.verdict import moment
+from control_plane.console.pages.verdict import moment, windows_of
 from tidegate import why
 from tidegate.why import FOUND, NO_ANSWER, NOTHING, explain, run_why
 
@@ -26,8 +26,10 @@ def denial(at: str, **members: Any) -> dict[str, Any]:
 class ControlPlane:
     """Answers as one does, and remembers what it was asked."""
 
-    def __init__(self, *items: dict[str, Any], silent: str | None = None) -> None:
+    def __init__(self, *items: dict[str, Any], silent: str | None = None, handed_on_after: int = 0) -> None:
         self.asked: list[httpx.URL] = []
+        self.handed_on_after = handed_on_after
+        """The number of questions about denials until a node has handed them on."""
         self.status = "suspended"
         self.pages = False
         self._items = items
@@ -37,6 +39,8 @@ class ControlPlane:
         self.asked.append(request.url)
         match request.url.path:
             case "/v1/denials":
+                if [url.path for url in self.asked].count("/v1/denials") <= self.handed_on_after:
+                    return httpx.Response(200, json={"items": [], "regions": self._regions})
                 since, until = (request.url.params.get(name, at) for name, at in (("from", "2000"), ("to", "3000")))
                 items = [one for one in self._items if since[:19] <= one["at"][:19] < until[:19]]
                 return httpx.Response(200, json={"items": items, "regions": self._regions})
@@ -151,9 +155,11 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         moment(text, NOW)
 
 
-def run(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch, *, as_json: bool = False) -> int:
+def run(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch, *, at: datetime | None = None, as_json: bool = False
+) -> int:
     monkeypatch.setattr(why.httpx, "Client", lambda **_: plane.client())
-    return run_why("http://cp", "tga_secret", "acme", None, as_json=as_json)
+    return run_why("http://cp", "tga_secret", "acme", at, as_json=as_json)
 
 
 def test_people_get_a_sentence_and_the_evidence_and_machines_get_json(monkeypatch, capsys) -> None:
@@ -169,6 +175,14 @@ def test_people_get_a_sentence_and_the_evidence_and_machines_get_json(monkeypatc
     told = json.loads(capsys.readouterr().out)
     assert (told["kind"], told["remedy"], told["denials"][0]["request_id"]) == ("client", "Wait.", "find-me")
     assert run(ControlPlane(), monkeypatch) == NOTHING
+
+
+def test_a_denial_of_a_moment_ago_is_waited_for_and_one_at_a_given_time_is_not(monkeypatch, capsys) -> None:
+    plane = ControlPlane(denial("2026-11-30T10:42:00Z"), handed_on_after=2 * len(windows_of(None)))
+    assert run(plane, monkeypatch) == FOUND
+    plane = ControlPlane(denial("2026-11-30T10:42:00Z"), handed_on_after=len(windows_of(NOW)))
+    assert run(plane, monkeypatch, at=NOW) == NOTHING
+    assert "No region remembers a denial" in capsys.readouterr().out
 
 
 def test_what_strangers_called_their_request_steers_no_terminal(monkeypatch, capsys) -> None:
