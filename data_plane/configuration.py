@@ -115,7 +115,7 @@ class Configuration:
             "held_back": None if held_back is None else msgspec.structs.asdict(held_back),
             "config_age_s": self._age_s(),
             "refused_revision": None if refused is None else {"revision": refused.revision, "error": refused.error},
-            "control_plane": asdict(self.stream.link),
+            "control_plane": asdict(self.stream.state),
         }
 
     def families(self) -> Iterator[Metric]:
@@ -141,7 +141,7 @@ class Configuration:
         return (self._clock.now_us() - self._applied_at_us) / 1_000_000 if self._applied_at_us else None
 
     def _figures(self) -> ConfigFigures:
-        now_s, link, refused = self._clock.now_us() / 1_000_000, self.stream.link, self._config.refused
+        now_s, state, refused = self._clock.now_us() / 1_000_000, self.stream.state, self._config.refused
         saved_at_s = self._snapshots.saved_at_s
         return ConfigFigures(
             revision=self._config.revision,
@@ -149,9 +149,9 @@ class Configuration:
             age_s=self._age_s(),
             refusals=self._config.refusals,
             refused_revision=None if refused is None else refused.revision,
-            connected=link.connected,
-            silence_s=None if link.heard_at_s is None else now_s - link.heard_at_s,
-            reconnects=link.reconnects,
+            connected=state.connected,
+            silence_s=None if state.heard_at_s is None else now_s - state.heard_at_s,
+            reconnects=state.reconnects,
             snapshot_revision=self._snapshots.saved_revision,
             snapshot_age_s=None if saved_at_s is None else now_s - saved_at_s,
         )

@@ -63,7 +63,7 @@ class Decided(NamedTuple):
 
 
 @dataclass
-class Link:
+class StreamState:
     """The state of the connection, for ``/v1/status`` and the metrics."""
 
     connected: bool = False
@@ -96,7 +96,7 @@ class ControlPlaneStream:
         """Adds to an ACK what the region's store confirms."""
         timeout = aiohttp.ClientTimeout(connect=5.0, sock_read=READ_TIMEOUT_S)
         self._client = HttpClient(timeout, tls, url, credential)
-        self.link = Link()
+        self.state = StreamState()
         self._logged_s = 0.0
         """When a failure was logged last."""
         self.unsent: dict[int, Ack] = {}
@@ -110,17 +110,17 @@ class ControlPlaneStream:
             try:
                 await self._follow(from_scratch=from_scratch)
                 from_scratch, delay = False, _BACKOFF_S[0]  # the control plane closed the stream
-                self.link.last_error = None
+                self.state.last_error = None
             except OutOfStepError as error:
                 # Retry at once and ask for everything; if that fails too, back off.
                 delay = _BACKOFF_S[0] if not from_scratch else min(delay * 2, _BACKOFF_S[1])
                 from_scratch = True
                 self.note_failure(str(error))
             except (*HTTP_ERRORS, *UNREADABLE) as error:
-                delay = _BACKOFF_S[0] if self.link.connected else min(delay * 2, _BACKOFF_S[1])
+                delay = _BACKOFF_S[0] if self.state.connected else min(delay * 2, _BACKOFF_S[1])
                 self.note_failure(f"{type(error).__name__}: {error}")
-            self.link.connected = False
-            self.link.reconnects += 1
+            self.state.connected = False
+            self.state.reconnects += 1
             await asyncio.sleep(random.uniform(0, delay))  # noqa: S311  jitter, not a secret
 
     async def report(self) -> None:
@@ -129,7 +129,7 @@ class ControlPlaneStream:
         while True:
             await asyncio.sleep(REPORT_S)
             now = self._decided()
-            if not self.link.connected or now.decisions == reported.decisions:
+            if not self.state.connected or now.decisions == reported.decisions:
                 continue
             since = NodeReport(
                 node=self._node, decisions=now.decisions - reported.decisions,
@@ -143,10 +143,10 @@ class ControlPlaneStream:
     def note_failure(self, error: str) -> None:
         """Remember why the stream is down; log it when it changes, and once a minute."""
         now_s = time.monotonic()
-        if error != self.link.last_error or now_s >= self._logged_s + LOG_AGAIN_S:
-            log.warning("control_plane_stream_ended", error=error, reconnects=self.link.reconnects)
+        if error != self.state.last_error or now_s >= self._logged_s + LOG_AGAIN_S:
+            log.warning("control_plane_stream_ended", error=error, reconnects=self.state.reconnects)
             self._logged_s = now_s
-        self.link.last_error = error
+        self.state.last_error = error
 
     async def _follow(self, *, from_scratch: bool) -> None:
         hello = Hello(
@@ -158,9 +158,9 @@ class ControlPlaneStream:
         async with self._client.request("GET", "/internal/v1/stream", params=params) as response:
             if response.status != 200:
                 raise HttpStatusError(response.status)
-            self.link.connected, self.link.last_error = True, None
+            self.state.connected, self.state.last_error = True, None
             async for line in _lines(response):
-                self.link.heard_at_s = time.time()
+                self.state.heard_at_s = time.time()
                 answer = self._config.receive(_decoder.decode(line))
                 if answer is not None:
                     await self.send(await self._confirmed(answer))

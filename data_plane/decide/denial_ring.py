@@ -50,7 +50,7 @@ CALLERS_A_LOOK = 10
 _decode = msgspec.msgpack.Decoder(Denial).decode
 
 
-class Caller(NamedTuple):
+class CallersDenials(NamedTuple):
     """A caller and its denials as they are stored, oldest first."""
 
     name: str
@@ -160,11 +160,11 @@ class DenialRing:
                 before.noted = noted[:MOST_EACH]
             held[name] = before
 
-    def _callers(self, batch: Mapping[str, _Held]) -> Iterator[Caller]:
+    def _callers(self, batch: Mapping[str, _Held]) -> Iterator[CallersDenials]:
         for name, held in batch.items():
             denials = [_denial(self._node, Noted._make(parts)) for parts in held.noted]
             denials[-1] = msgspec.structs.replace(denials[-1], left_out=held.left_out)
-            yield Caller(name, denials[-1].at_ms, [msgspec.msgpack.encode(one) for one in denials])
+            yield CallersDenials(name, denials[-1].at_ms, [msgspec.msgpack.encode(one) for one in denials])
 
 
 def _denial(node: str, noted: Noted) -> Denial:
@@ -234,7 +234,7 @@ class RedisDenials:
         self._most = {CLIENTS: max_bytes * 3 // 4 // CALLER_BYTES, ADDRESSES: max_bytes // 4 // CALLER_BYTES}
         self._elapsed_s = elapsed_s
 
-    async def keep(self, callers: list[Caller], *, are_clients: bool) -> None:
+    async def keep(self, callers: list[CallersDenials], *, are_clients: bool) -> None:
         """Store denials of clients, or of addresses without a key; the caller denied longest ago gives way."""
         index = CLIENTS if are_clients else ADDRESSES
         keys = [index, *chain.from_iterable(_rings(index, one.name.encode()) for one in callers)]

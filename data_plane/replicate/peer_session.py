@@ -64,7 +64,7 @@ class ReplicationTally:
 
 
 @dataclass
-class Batch:
+class CellBatch:
     """Cells of one collection, on their way to every peer in ``waiting``.
 
     ``complete`` is by slice the instant (the sender's clock) up to which a peer has all counts once it has this batch
@@ -102,7 +102,7 @@ class PeerSession:
         self._clock = clock
         self._tally = tally
         self._on_connected = on_connected
-        self._queue: deque[Batch] = deque()
+        self._queue: deque[CellBatch] = deque()
         self._waiting = 0
         self._under_way: asyncio.Task[None] | None = None
         self._heartbeat_us = 0
@@ -141,7 +141,7 @@ class PeerSession:
         """Whether to send a message without cells."""
         return not self._queue and self._clock.now_us() >= self._heartbeat_us
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: CellBatch) -> None:
         """Queue a batch; a peer that is away or behind is sent everything later instead."""
         if self._waiting > MAX_WAITING:
             self._is_behind = True
@@ -207,9 +207,9 @@ class PeerSession:
         """Whether to send a message even without cells: only an answer shows that the peer is back."""
         return self._failing_since_us is not None or self._is_behind
 
-    def _next_message(self) -> Sequence[Batch]:
+    def _next_message(self) -> Sequence[CellBatch]:
         """The first batches of the queue that fit into one message."""
-        found: list[Batch] = []
+        found: list[CellBatch] = []
         number = 0
         for batch in self._queue:
             number += batch.cells.number
@@ -230,7 +230,7 @@ class PeerSession:
             complete=complete, of=of, to=self.epoch or "",
         )  # fmt: skip
 
-    async def _send(self, url: str, counts: Counts, batches: Sequence[Batch]) -> CountsAnswer:
+    async def _send(self, url: str, counts: Counts, batches: Sequence[CellBatch]) -> CountsAnswer:
         number = sum(batch.cells.number for batch in batches)
         message = encode_counts(counts, [batch.cells.packed for batch in batches], number)
         self._heartbeat_us = self._clock.now_us() + TIMING.heartbeat_us
@@ -239,7 +239,7 @@ class PeerSession:
         self._tally.sent_cells += number + len(counts.cells)
         return answer
 
-    def _acknowledge(self, batches: Sequence[Batch], answer: CountsAnswer) -> None:
+    def _acknowledge(self, batches: Sequence[CellBatch], answer: CountsAnswer) -> None:
         was_away, is_new = self.is_away, self.epoch != answer.incarnation
         self._failing_since_us = None
         for batch in batches:

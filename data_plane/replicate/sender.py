@@ -14,7 +14,7 @@ import structlog
 from data_plane.config.index import RuleIndex
 from data_plane.replicate.anti_entropy import AntiEntropy
 from data_plane.replicate.count_store import TIMING, Collected, CountStore, PackedCells
-from data_plane.replicate.peer_session import Batch, PeerSession, PeerTransport, ReplicationTally
+from data_plane.replicate.peer_session import CellBatch, PeerSession, PeerTransport, ReplicationTally
 from data_plane.replicate.receiver import Receiver
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.subjects import limit_of_key
@@ -44,7 +44,7 @@ class Sender:
         self._receiver = receiver
         self.sessions: dict[str, PeerSession] = {}
         self._held: Sequence[int] = ()
-        self._batches: list[Batch] = []
+        self._batches: list[CellBatch] = []
         """Batches that some peer has not acknowledged."""
         self._unplaced: dict[bytes, int] = {}
         """Since when (microseconds) a peer cannot place a counter: it lacks the limit, or its clock is behind."""
@@ -131,7 +131,7 @@ class Sender:
         complete = {slice: asked_us - waits_us for slice, waits_us in collected.waits_us.items()}
         *others, last = collected.cells or (PackedCells(),)
         for cells in (*others, last):
-            batch = Batch(cells, complete if cells is last else {}, set(self.sessions))
+            batch = CellBatch(cells, complete if cells is last else {}, set(self.sessions))
             if cells.number:
                 self._batches.append(batch)
             for session in self.sessions.values():

@@ -24,7 +24,7 @@ class BackOff(NamedTuple):
     hopeless: bool
 
 
-class Answer(NamedTuple):
+class RightsAnswer(NamedTuple):
     """A peer's answer about one counter: the units that it keeps, and whether it had nothing to give."""
 
     peer: str
@@ -114,7 +114,7 @@ class RightsClient:
         pending.asked, pending.asked_us = peer, now_us
         return now_us + 2 * self.rtt_us(peer)
 
-    def note_answer(self, key: bytes, answer: Answer, gained: int, now_us: int, *, refill_us: int = 0) -> None:
+    def note_answer(self, key: bytes, answer: RightsAnswer, gained: int, now_us: int, *, refill_us: int = 0) -> None:
         """Learn from an answer that brought ``gained`` units.
 
         ``refill_us`` is how long a whole bucket takes to fill by the missing units; 0 for windows.

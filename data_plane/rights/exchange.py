@@ -14,7 +14,7 @@ import structlog
 from data_plane.config.index import RuleIndex
 from data_plane.config.limits_of_keys import StrictLimit, StrictLimits
 from data_plane.config.strict_limits import whole_shares
-from data_plane.rights.client import Answer, RightsClient
+from data_plane.rights.client import RightsAnswer, RightsClient
 from data_plane.rights.low_water import LowCounters
 from data_plane.rights.transfers import RightsRequest, RightsTally, RightsTransport, is_plausible
 from data_plane.store.asking import ask as ask_store
@@ -244,7 +244,7 @@ class RightsExchange:
             return
         taken = received(outcomes[0])
         now_us = self._clock.now_us()
-        answer = Answer(gifts.region, gift.id, gift.have, gift.is_empty, request.asked_us)
+        answer = RightsAnswer(gifts.region, gift.id, gift.have, gift.is_empty, request.asked_us)
         self._client.note_answer(key, answer, taken.gained, now_us, refill_us=_refill_us(request))
         if taken.gained:
             await self._end_back_off(key)

@@ -39,7 +39,7 @@ OPENING: Final = HeaderFrame.of(_GRPC, ends=False)
 CLOSING: Final = HeaderFrame.of(_field(b"grpc-status", b"0"), ends=True)
 
 
-class Call(Stream):
+class GrpcCall(Stream):
     """One call; its method answers once, by ``reply`` or ``fail``."""
 
     __slots__ = ()
@@ -61,14 +61,14 @@ class Meaning(NamedTuple):
     """The meaning of a head: a method, or the answer to send instead."""
 
     method: Method | None
-    refuse: Callable[[Call], None] | None
+    refuse: Callable[[GrpcCall], None] | None
     timeout_us: int | None
 
 
 class GrpcHandler:
     """Passes calls to ``methods`` by path. An exception costs one call."""
 
-    def __init__(self, methods: Mapping[bytes, Method], call_type: type[Call], max_message_bytes: int) -> None:
+    def __init__(self, methods: Mapping[bytes, Method], call_type: type[GrpcCall], max_message_bytes: int) -> None:
         self.stream_type: type[Stream] = call_type
         self._methods = methods
         self._max_message_bytes = max_message_bytes
@@ -96,7 +96,7 @@ class GrpcHandler:
         # gRPC clients may read an answer before their request ends; others send their whole request first
         head.answered_early = refuse is not None and is_grpc
 
-    def serve(self, calls: Sequence[Call]) -> None:
+    def serve(self, calls: Sequence[GrpcCall]) -> None:
         """Answer calls, now or later."""
         for call in calls:
             meaning: Meaning = call.head.meaning
@@ -119,19 +119,19 @@ class GrpcHandler:
                 log.exception("call_failed", path=call.head.path.decode("latin-1"))
                 call.fail(INTERNAL, "the node failed to answer")
 
-    def refuse_large(self, call: Call) -> None:
+    def refuse_large(self, call: GrpcCall) -> None:
         """Answer a call whose message is too large."""
         call.fail(RESOURCE_EXHAUSTED, f"a message may have {self._max_message_bytes} bytes")
 
 
-def _by_http(status: bytes, text: bytes) -> Callable[[Call], None]:
+def _by_http(status: bytes, text: bytes) -> Callable[[GrpcCall], None]:
     """The answer to a client without gRPC: an HTTP status and a line of text."""
     head = b"\x08\x03" + status + _field(b"content-type", b"text/plain") + _field(b"content-length", b"%d" % len(text))
     opening, closing = HeaderFrame.of(head, ends=False), HeaderFrame.of(_field(b"grpc-status", b"2"), ends=True)
     return lambda call: call.connection.respond(call, opening, text, closing)
 
 
-def _by_status(status: int, message: str, *fields: tuple[bytes, bytes]) -> Callable[[Call], None]:
+def _by_status(status: int, message: str, *fields: tuple[bytes, bytes]) -> Callable[[GrpcCall], None]:
     frame = _trailers_only(status, message, *fields)
     return lambda call: call.connection.respond_empty(call, frame)
 

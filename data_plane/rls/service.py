@@ -21,7 +21,7 @@ from data_plane.rls.grpc import (
     INVALID_ARGUMENT,
     NOT_FOUND,
     UNAUTHENTICATED,
-    Call,
+    GrpcCall,
     GrpcHandler,
 )
 from data_plane.rls.mapping import MalformedError, RlsMapping, UnmappedError
@@ -36,7 +36,7 @@ MAX_MESSAGE_BYTES = 64 * 1024
 MAX_DESCRIPTORS = 64
 
 
-class RlsCall(Call, PendingCheck):
+class RlsCall(GrpcCall, PendingCheck):
     """A call and, if it has one descriptor, its check, in one object."""
 
     __slots__ = (*CHECK_SLOTS, "number", "service")
@@ -166,7 +166,7 @@ class RateLimitService:
 def handler_of(service: RateLimitService, is_ready: Callable[[], bool]) -> GrpcHandler:
     """The handler of all calls. For health, the node (an empty name) and the service are the same."""
 
-    def check_health(call: Call, message: bytes) -> None:
+    def check_health(call: GrpcCall, message: bytes) -> None:
         try:
             name = HealthCheckRequest.FromString(message).service
         except DecodeError:

@@ -15,7 +15,15 @@ import pytest
 
 from data_plane.decide import denial_ring
 from data_plane.decide.denial_log import DenialLog
-from data_plane.decide.denial_ring import MOST_CALLERS, MOST_EACH, Caller, DenialRing, Found, Noted, RedisDenials
+from data_plane.decide.denial_ring import (
+    MOST_CALLERS,
+    MOST_EACH,
+    CallersDenials,
+    DenialRing,
+    Found,
+    Noted,
+    RedisDenials,
+)
 from data_plane.decide.pending_check import Refusal
 from data_plane.node import Node
 from data_plane.store.ports import StoreUnavailableError
@@ -198,10 +206,10 @@ class Kept:
     """A store that remembers what it was given; away while ``away``."""
 
     def __init__(self) -> None:
-        self.callers: list[Caller] = []
+        self.callers: list[CallersDenials] = []
         self.away = False
 
-    async def keep(self, callers: list[Caller], *, are_clients: bool) -> None:
+    async def keep(self, callers: list[CallersDenials], *, are_clients: bool) -> None:
         if self.away:
             raise StoreUnavailableError("TimeoutError")
         self.callers += callers

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_plane.process import TlsFiles
-from data_plane.rls.grpc import Call, GrpcHandler
+from data_plane.rls.grpc import GrpcCall, GrpcHandler
 from data_plane.rls.server import serving_rls
 from testing.certificates import certificate
 from testing.go_tools import go_tool
@@ -17,7 +17,7 @@ MOST_TESTS = 145
 TIMEOUT_S = 100
 
 
-def echo(call: Call, message: bytes) -> None:
+def echo(call: GrpcCall, message: bytes) -> None:
     call.reply(message)
 
 
@@ -25,7 +25,7 @@ def echo(call: Call, message: bytes) -> None:
 async def test_h2spec_finds_nothing(secure: bool, tmp_path: Path, capsys) -> None:
     program = go_tool("h2spec")
     tls = TlsFiles(*certificate(tmp_path), None) if secure else None
-    handler = GrpcHandler({b"/test.Service/Echo": echo}, Call, 65_536)
+    handler = GrpcHandler({b"/test.Service/Echo": echo}, GrpcCall, 65_536)
     async with serving_rls(handler, "127.0.0.1", 0, tls) as port:
         process = await asyncio.create_subprocess_exec(
             program, "--host", "localhost" if secure else "127.0.0.1", "--port", str(port), "--timeout", "5",

@@ -1,6 +1,6 @@
 """Which peer to ask for rights, how often in vain, and until when nobody can be asked."""
 
-from data_plane.rights.client import PASSED_OVER_US, Answer, RightsClient
+from data_plane.rights.client import PASSED_OVER_US, RightsAnswer, RightsClient
 
 KEY, ID, PEERS = b"{acme}1", 7, ("eu-west", "ap-south")
 SHARES = dict.fromkeys(PEERS, 20)
@@ -10,7 +10,7 @@ RTT_US = 5_000
 
 
 def answer_of(peer, asked_us, have=20, *, is_empty=True):
-    return Answer(peer, ID, have, is_empty, asked_us)
+    return RightsAnswer(peer, ID, have, is_empty, asked_us)
 
 
 def asked_in_vain(client, from_us, for_us, every_us=50_000, refill_us=REFILL_US):

@@ -16,7 +16,7 @@ import structlog
 
 from data_plane.rls import frames
 from data_plane.rls.frames import DATA, END_STREAM, HEADERS, PREFACE, Http2Limits, frame
-from data_plane.rls.grpc import Call, GrpcHandler
+from data_plane.rls.grpc import GrpcCall, GrpcHandler
 from data_plane.rls.http2 import Http2Connection
 from tests.unit.rls.harness import PATH, Frame, block, call, literal, message, parse
 
@@ -45,12 +45,12 @@ class Fuzzed:
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
-        self.asked: list[Call] = []
+        self.asked: list[GrpcCall] = []
         self.out = bytearray()
-        handler = GrpcHandler({PATH.encode(): self._serve}, Call, 400)
+        handler = GrpcHandler({PATH.encode(): self._serve}, GrpcCall, 400)
         self.connection = Http2Connection(handler, SMALL, lambda: None)
 
-    def _serve(self, asked: Call, said: bytes) -> None:
+    def _serve(self, asked: GrpcCall, said: bytes) -> None:
         choice = self.rng.random()
         if choice < 0.4:
             asked.reply(said)

@@ -7,7 +7,7 @@ from hpack import Encoder
 
 from data_plane.rls import frames
 from data_plane.rls.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, Http2Limits, frame
-from data_plane.rls.grpc import Call, GrpcHandler
+from data_plane.rls.grpc import GrpcCall, GrpcHandler
 from data_plane.rls.http2 import Http2Connection
 
 PATH = "/test.Service/Echo"
@@ -87,17 +87,17 @@ class Peer:
         self, limits: Http2Limits | None = None, *, answers: bool = True, settings: dict | None = None
     ) -> None:
         self.answers = answers
-        self.waiting: list[tuple[Call, bytes]] = []
+        self.waiting: list[tuple[GrpcCall, bytes]] = []
         self.served = 0
         self.woken = 0
-        handler = GrpcHandler({PATH.encode(): self._serve}, Call, MAX_MESSAGE_BYTES)
+        handler = GrpcHandler({PATH.encode(): self._serve}, GrpcCall, MAX_MESSAGE_BYTES)
         self.connection = Http2Connection(handler, limits or Http2Limits(), self._wake)
         self.send(PREFACE + frames.settings(settings or {}))
 
     def _wake(self) -> None:
         self.woken += 1
 
-    def _serve(self, asked: Call, said: bytes) -> None:
+    def _serve(self, asked: GrpcCall, said: bytes) -> None:
         self.served += 1
         if self.answers:
             asked.reply(said)

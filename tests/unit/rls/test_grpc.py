@@ -5,7 +5,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from data_plane.rls.frames import DATA, END_STREAM, HEADERS, NO_ERROR
-from data_plane.rls.grpc import Call, GrpcHandler
+from data_plane.rls.grpc import GrpcCall, GrpcHandler
 from data_plane.rls.http2 import Http2Connection
 from tests.unit.rls.harness import Peer, block, call, data, echoed, headers, literal, message, reset_codes
 
@@ -96,7 +96,7 @@ def test_a_deadline_that_has_passed_is_not_worth_a_decision():
 
 
 def test_a_mistake_costs_one_call_and_is_logged():
-    handler = GrpcHandler({b"/test.Service/Echo": lambda *_: 1 // 0}, Call, 100)
+    handler = GrpcHandler({b"/test.Service/Echo": lambda *_: 1 // 0}, GrpcCall, 100)
     peer = Peer()
     peer.connection = Http2Connection(handler, peer.connection.limits, lambda: None)
     peer.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\4\0\0\0\0\0")

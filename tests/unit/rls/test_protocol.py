@@ -6,7 +6,7 @@ import pytest
 
 from data_plane.rls import server as server_module
 from data_plane.rls.frames import GOAWAY, PREFACE, Http2Limits, settings
-from data_plane.rls.grpc import Call, GrpcHandler
+from data_plane.rls.grpc import GrpcCall, GrpcHandler
 from data_plane.rls.protocol import RlsProtocol
 from data_plane.rls.server import RlsServer
 from tests.unit.rls.harness import PATH, call, echoed, kinds, parse
@@ -40,7 +40,7 @@ class Transport:
 
 @pytest.fixture
 async def server():
-    handler = GrpcHandler({PATH.encode(): lambda asked, said: asked.reply(said)}, Call, 65_536)
+    handler = GrpcHandler({PATH.encode(): lambda asked, said: asked.reply(said)}, GrpcCall, 65_536)
     return RlsServer(handler, Http2Limits(), lambda: False)
 
 
@@ -101,7 +101,7 @@ async def test_connections_are_bounded(server, monkeypatch):
 
 async def test_stopping_ends_idle_connections_at_once_and_others_when_they_are_answered(server):
     waiting = []
-    server.handler = GrpcHandler({PATH.encode(): lambda asked, _: waiting.append(asked)}, Call, 65_536)
+    server.handler = GrpcHandler({PATH.encode(): lambda asked, _: waiting.append(asked)}, GrpcCall, 65_536)
     server.limits = dataclasses.replace(server.limits)
     protocol, transport = connected(server)
     protocol.data_received(HELLO + call(1))
