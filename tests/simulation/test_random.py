@@ -42,6 +42,16 @@ def test_what_a_store_knew_of_transfers_before_it_was_lost_counts_no_more():
     assert run(random_scenario(8501148), 8501148, HOST).violations == ()
 
 
+def test_a_limit_that_is_changed_and_changed_back_is_divided_as_before():
+    """In this world thirds of a limit of 60 were 21, 20 and 19 afterwards, when 20 had been given and used."""
+    assert run(random_scenario(4002648), 4002648, HOST).violations == ()
+
+
+def test_a_limit_that_rises_counts_in_the_window_of_each_clock():
+    """In this world it rises when one region's clock has not begun the window that the others are in."""
+    assert run(random_scenario(3002915), 3002915, HOST).violations == ()
+
+
 def test_an_answer_about_rights_ends_its_request():
     """In this world the window is too short where an agent waits for answers that it has."""
     assert run(random_scenario(8404288), 8404288, HOST).violations == ()

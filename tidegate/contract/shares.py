@@ -5,6 +5,9 @@ from fractions import Fraction
 
 from tidegate.contract.limits import ShareStep
 
+_DENOMINATOR = 1_000_000
+"""Of fractions that are found again in their parts: those of weights and decimals that people write."""
+
 
 def split(units: int, weights: Mapping[str, int] | Mapping[str, Fraction]) -> dict[str, int]:
     """``units`` in whole parts by ``weights``, which sum to all of them.
@@ -59,3 +62,17 @@ def in_proportion(shares: Mapping[str, int], old: int, new: int) -> dict[str, in
 def units_of(step: ShareStep, whole: int) -> dict[str, int]:
     """What each region has of ``whole`` units by a step of parts."""
     return in_proportion(step.shares, step.limit, whole)
+
+
+def units_of_limit(step: ShareStep, limit: int) -> dict[str, int]:
+    """What each region has of a limit itself by a step of parts: a ``split`` by the fractions that they stand for.
+
+    A third is 333,333,333,333 parts, and so much of 60 is less than 20. Were that rounded down, what one region spent
+    of its 20 units would be another's once the limit changes and changes back within a window.
+    """
+    if sum(step.shares.values()) != step.limit:
+        return units_of(step, limit)
+    weights = {
+        region: Fraction(part, step.limit).limit_denominator(_DENOMINATOR) for region, part in step.shares.items()
+    }
+    return split(limit, weights)

@@ -242,7 +242,9 @@ class ControlPlane:
         if not self._units.waiting:
             self._note_limit(now_us)
         elif rule.limit > before.limit:
-            self._note_rise(id_at(grid_of(rule), now_us), rule.limit)
+            # at once, also in the window of the region whose clock is farthest behind
+            behind_us = min(region.now_us() for region in self._world.regions.values())
+            self._note_rise(id_at(grid_of(rule), behind_us), rule.limit)
         self._cut()
 
     def _cut(self) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_plane.config.strict_limits import divided
 from tidegate.contract.limits import PARTS, LimitRule, ShareStep
-from tidegate.contract.shares import equal_shares, explicit_shares, split, units_of
+from tidegate.contract.shares import equal_shares, explicit_shares, split, units_of, units_of_limit
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=4)
 
@@ -54,3 +54,17 @@ def test_units_of_parts_are_what_nodes_make_of_them(units: int, weights: list[in
         step = msgspec.structs.replace(step, shares={**step.shares, "a": 0})
     rule = LimitRule(id=1, name="r", limit=5, window_us=1_000_000, mode="regional")
     assert units_of(step, units) == divided(rule, units, None, (step,)).shares
+
+
+@given(st.integers(0, 10**12), st.lists(st.integers(0, 999), min_size=1, max_size=8).filter(any))
+def test_a_limits_parts_stand_for_the_same_units_as_the_weights_that_they_were_made_of(
+    limit: int, weights: list[int]
+) -> None:
+    by_name = {f"r{number}": weight for number, weight in enumerate(weights)}
+    step = ShareStep(limit=PARTS, shares=split(PARTS, by_name))
+    assert units_of_limit(step, limit) == split(limit, by_name)
+
+
+def test_a_cut_of_a_limits_parts_is_rounded_down() -> None:
+    step = ShareStep(limit=PARTS, shares={"a": PARTS // 3, "b": PARTS // 3})
+    assert units_of_limit(step, 60) == {"a": 19, "b": 19}
