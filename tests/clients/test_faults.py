@@ -6,12 +6,14 @@ import socket
 import threading
 import time
 
+import msgspec
 import pytest
 
 from tests.clients.faulty_node import faulty_node
 from tidegate.stack.ports import free_ports
 from tidegate_client import AsyncTidegate, Check, Options, Tidegate, UnavailableError
-from tidegate_client.nodes import REST_S, NoAnswerError, Nodes
+from tidegate_client.batching import Batcher
+from tidegate_client.nodes import REST_S, Answered, NoAnswerError, Nodes
 
 FAULTS = ("hangs", "hangs up", "garbage", "500", "503", "not json", "too few", "endless", "splits headers", "no number")
 TIMEOUT_S = 0.6
@@ -213,3 +215,23 @@ def test_a_stuck_background_loop_leads_to_the_policy_and_is_not_left_behind(poli
 def test_options_that_cannot_work_are_refused_by_name(members, field):
     with pytest.raises(ValueError, match=f"^{field}:"):
         Options(**members)
+
+
+async def test_a_node_that_refuses_large_batches_of_strangers_gets_small_ones_also_of_what_was_on_its_way():
+    sizes: list[int] = []
+    both_sent = asyncio.Event()
+
+    async def post(_path: str, body: bytes) -> Answered:
+        number = len(msgspec.json.decode(body)["checks"])
+        sizes.append(number)
+        if number > 10:
+            if len(sizes) == 2:
+                both_sent.set()
+            await both_sent.wait()
+            return Answered("", 403, b"")
+        return Answered("", 200, msgspec.json.encode({"decisions": [{"allowed": True}] * number}))
+
+    batcher = Batcher(post, 30)
+    decisions = await asyncio.gather(*(batcher.decide(Check(api_key="k"), 1) for _ in range(60)))
+    assert all(decision.allowed for decision in decisions)
+    assert sizes == [30, 30, 10, 10, 10, 10, 10, 10]

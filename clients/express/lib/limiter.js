@@ -201,9 +201,10 @@ class Limiter {
     const body = `{"checks":[${batch.checks.map((pending) => pending.body).join(',')}]}`;
     batch.giveUp = this._nodes.post(CHECK_BATCH, body, (error, answered) => {
       this._inFlight -= 1;
-      if (answered?.status === 403 && this._most.checks > STRANGERS_BATCH) {
-        // Refused as a whole, before anything was counted.
-        this._most = { checks: STRANGERS_BATCH, bytes: STRANGERS_BODY_BYTES };
+      const isLarge = batch.checks.length > STRANGERS_BATCH || Buffer.byteLength(body) > STRANGERS_BODY_BYTES + 1024;
+      if (answered?.status === 403 && isLarge && batch.checks.length > 1) {
+        // Refused as a whole, before anything was counted. By the size of this one: another may have been refused first.
+        this._most = { checks: Math.min(this._most.checks, STRANGERS_BATCH), bytes: STRANGERS_BODY_BYTES };
         for (const pending of batch.checks) pending.batch = undefined;
         this._queue.unshift(...batch.checks.filter((pending) => !pending.answered));
         this._flush();

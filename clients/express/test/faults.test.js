@@ -183,6 +183,30 @@ describe('batches', () => {
     assert.equal(most, 2);
   });
 
+  test('a node that refuses large batches of strangers gets small ones, also of what was on its way', async () => {
+    const held = [];
+    const sizes = [];
+    const node = await serve((request, response) => {
+      let body = '';
+      request.on('data', (chunk) => (body += chunk)).on('end', () => {
+        const { checks } = JSON.parse(body);
+        sizes.push(checks.length);
+        const decide = () => {
+          if (checks.length > 10) response.writeHead(403).end('{"status":403}');
+          else response.end(JSON.stringify({ decisions: checks.map(() => DECISION) }));
+        };
+        if (checks.length <= 10) return decide();
+        held.push(decide);
+        if (held.length === 2) held.forEach((refuse) => refuse()); // both were on their way
+      });
+    });
+    open.push(node.stop);
+    const limiter = limiterOf(node.url, { maxBatch: 30, timeoutMs: 5_000 });
+    const decisions = await Promise.all(Array.from({ length: 60 }, () => limiter.check({})));
+    assert.deepEqual([...new Set(decisions.map(({ source }) => source))], ['node']);
+    assert.deepEqual(sizes, [30, 30, 10, 10, 10, 10, 10, 10]);
+  });
+
   test('connections are kept', async () => {
     const seen = new Set();
     const node = await serve((request, response) => {

@@ -88,9 +88,12 @@ class Batcher:
         body = b'{"checks":[%b]}' % b",".join([waiting.body for waiting in batch])
         try:
             answered = await self.post(CHECK_BATCH, body)
-            if answered.status == 403 and self._max_batch > STRANGERS_BATCH:
+            is_large = len(batch) > STRANGERS_BATCH or len(body) > STRANGERS_BODY_BYTES
+            if answered.status == 403 and is_large and len(batch) > 1:
                 # Refused as a whole before anything was counted: such a node wants small batches without a token.
-                self._max_batch, self._max_bytes = STRANGERS_BATCH, STRANGERS_BODY_BYTES - 1024
+                # By the size of this one: another that was on its way may have been refused first.
+                self._max_batch = min(self._max_batch, STRANGERS_BATCH)
+                self._max_bytes = STRANGERS_BODY_BYTES - 1024
                 self._waiting.extendleft(reversed(batch))
                 return
             if answered.status != 200:
