@@ -86,7 +86,7 @@ def explain(client: httpx.Client, asked: str, at: datetime | None, now: datetime
     state = None if about is None else _client_state(client, about, now)
     if kind == "ip":
         blocks = (_read(client, "/v1/blocks", ip=asked) or {"items": []})["items"]
-        state = verdict_on_address(asked, blocks).text
+        state = verdict_on_address(asked, blocks, now).text
     if kind == "request_id" and not denials:
         state = f"There is no client named {asked}."
     names = {"ip": "the address", "key": "the key", "client": "the client", "request_id": "the request"}

@@ -32,6 +32,7 @@ class ControlPlane:
         """The number of questions about denials until a node has handed them on."""
         self.status = "suspended"
         self.pages = False
+        self.blocks = [{"block": "bad-net", "expires_at": None}]
         self._items = items
         self._regions = {"us-east": None, "eu-west": silent}
 
@@ -54,7 +55,7 @@ class ControlPlane:
                     return httpx.Response(200, json={"items": [denied | {"denied": 0}] * 3, "next_cursor": "more"})
                 return httpx.Response(200, json={"items": [denied], "next_cursor": None})
             case "/v1/blocks":
-                return httpx.Response(200, json={"items": [{"block": "bad-net"}]})
+                return httpx.Response(200, json={"items": self.blocks})
         return httpx.Response(404, json={"detail": "none"})
 
     def client(self, kind: type[httpx.Client] = httpx.Client) -> httpx.Client:
@@ -122,6 +123,18 @@ def test_what_was_denied_counts_on_whichever_page_of_usage_it_stands() -> None:
     with plane.client() as client:
         found = explain(client, "acme", None, NOW)
     assert "hourly at reports in us-east (7 requests)" in str(found.now)
+
+
+def test_a_block_that_has_ended_stands_in_no_addresss_way() -> None:
+    plane = ControlPlane()
+    plane.blocks = [
+        {"block": "was-there", "expires_at": "2026-11-30T10:50:00Z"},
+        {"block": "is-there", "expires_at": "2026-11-30T10:50:01Z"},
+    ]
+    with plane.client() as client:
+        assert explain(client, "203.0.113.9", None, NOW).now == "203.0.113.9 is blocked (is-there)."
+        plane.blocks.pop()
+        assert explain(client, "203.0.113.9", None, NOW).now == "No block holds 203.0.113.9."
 
 
 def test_where_nothing_is_remembered_it_says_so() -> None:

@@ -24,7 +24,7 @@ async def change(api: Api, values: Values) -> Proposal:
     answer = await api.existing(path)
     now: dict[str, Any] = answer.body
     wanted = {**now, "limit": whole(values, "limit")}
-    if now["burst"] is not None:
+    if now["burst"] is not None or values.get("burst"):
         wanted["burst"] = whole(values, "burst", required=False) or None
     if now["window_s"] is not None and values.get("window_s"):
         wanted["window_s"] = _seconds(values["window_s"])

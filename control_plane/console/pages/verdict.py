@@ -92,9 +92,10 @@ class Verdict(NamedTuple):
     text: str
 
 
-def verdict_on_address(address: str, blocks: Sequence[Mapping[str, Any]]) -> Verdict:
-    """What stands in an address's way."""
-    held = ", ".join(block["block"] for block in blocks)
+def verdict_on_address(address: str, blocks: Sequence[Mapping[str, Any]], now: datetime) -> Verdict:
+    """What stands in an address's way. Blocks that have ended are listed until a job deletes them."""
+    ends = {block["block"]: instant(block.get("expires_at")) for block in blocks}
+    held = ", ".join(name for name, end in ends.items() if end is None or end > now)
     return Verdict("bad", f"{address} is blocked ({held}).") if held else Verdict("good", f"No block holds {address}.")
 
 

@@ -57,7 +57,7 @@ async def _look(api: Api, asked: str, at: datetime | None, now: datetime) -> dic
     if kind == "ip":
         found = await _denials(api, f"the address {text}", at, now, ip=text)
         blocks = (await api.find("/v1/blocks", ip=text, limit=50) or {"items": []})["items"]
-        return {**found, "blocks": blocks, "verdict": verdict_on_address(text, blocks)}
+        return {**found, "blocks": blocks, "verdict": verdict_on_address(text, blocks, now)}
     if _CLIENT.fullmatch(text) and await api.find(f"/v1/clients/{text}") is not None:
         found = await _denials(api, f"the client {text}", at, now, client=text)
         return {**found, **await _client_state(api, text)}

@@ -1,6 +1,7 @@
 """The console over HTTP: who is let in, what a page may do, and what nobody may do by it."""
 
 import asyncio
+import html
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -26,6 +27,12 @@ PAGES = ("/", "/why", "/clients", "/plans", "/regions", "/backends", "/changes",
 _HIDDEN = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]*)">')
 
 
+def form_of(shown: httpx.Response) -> dict[str, str]:
+    """The form that a page shows for the second step."""
+    form = shown.text[shown.text.index('<form method="post" action="/console/do/') :]
+    return {name: html.unescape(value) for name, value in _HIDDEN.findall(form)}
+
+
 class Page:
     """A browser in its simplest form: a session's cookie, pages, and forms sent as they stand."""
 
@@ -45,8 +52,7 @@ class Page:
         """Both steps: look at what will change, and send that form."""
         shown = await self.get(f"/do/{action}?" + str(httpx.QueryParams({**query, "look": "1"})))
         assert shown.status_code == 200, shown.text
-        form = shown.text[shown.text.index('<form method="post" action="/console/do/') :]
-        return await self.send(f"/do/{action}", **dict(_HIDDEN.findall(form)))
+        return await self.send(f"/do/{action}", **form_of(shown))
 
     async def csrf(self) -> str:
         found = re.search(r'name="csrf" value="([0-9a-f]{64})"', (await self.get("/access")).text)
@@ -260,11 +266,19 @@ async def test_what_was_changed_meanwhile_is_shown_and_not_overwritten(api: http
     query = {"plan": "free", "name": "hourly", "limit": "50", "window_s": "3600", "way": "now", "look": "1"}
     shown = await page.get("/do/limit?" + str(httpx.QueryParams(query)))
     await api.put("/v1/plans/free/limits/hourly", json={"limit": 7, "window_s": 3600})
-    form = dict(_HIDDEN.findall(shown.text[shown.text.index('<form method="post" action="/console/do/') :]))
-    assert (
-        await page.send("/do/limit", **{**form, "if_match": form["if_match"].replace("&#34;", '"')})
-    ).status_code == 412
+    form = form_of(shown)
+    assert (await page.send("/do/limit", **form)).status_code == 412
     assert (await api.get("/v1/plans/free/limits/hourly")).json()["limit"] == 7
+
+
+async def test_a_bucket_without_a_burst_can_be_given_one(api: httpx.AsyncClient) -> None:
+    bucket = {"name": "steady", "algorithm": "token_bucket", "limit": 100, "window_s": 1}
+    await api.put("/v1/plans/free", json={"limits": [bucket]})
+    page = await opened(api)
+    assert (
+        await page.confirm("limit", plan="free", name="steady", limit="100", burst="50", way="now")
+    ).status_code == 200
+    assert (await api.get("/v1/plans/free/limits/steady")).json()["burst"] == 50
 
 
 async def test_a_form_that_is_sent_twice_is_done_once(api: httpx.AsyncClient) -> None:
@@ -272,7 +286,7 @@ async def test_a_form_that_is_sent_twice_is_done_once(api: httpx.AsyncClient) ->
     await api.put("/v1/clients/acme", json={"plan": "free"})
     page = await opened(api)
     shown = await page.get("/do/block?kind=client&of=acme&minutes=60&look=1")
-    form = dict(_HIDDEN.findall(shown.text[shown.text.index('<form method="post" action="/console/do/') :]))
+    form = form_of(shown)
     assert [(await page.send("/do/block", **form)).status_code for _ in range(2)] == [200, 200]
     assert len((await api.get("/v1/blocks")).json()["items"]) == 1
 
