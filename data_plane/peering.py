@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -126,7 +126,7 @@ class Peering:
         yield from of_peers(self._figures())
         yield from of_rights(self.rights.tally, self.rights.tally.held(self._clock.now_us()))
 
-    def _forward(self, epoch: str, cells: Sequence[Cell]) -> None:
+    def _forward(self, epoch: str, cells: Iterable[Cell]) -> None:
         self._sender.anti_entropy.forward(epoch, cells)
 
     def _public_keys(self, region: str) -> tuple[str, ...]:

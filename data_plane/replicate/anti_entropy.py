@@ -3,7 +3,7 @@
 It covers what marks miss: what a peer did not get while it was away, and the counts of ended epochs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from data_plane.replicate.count_store import TIMING, CountStore
 from data_plane.replicate.peer_session import PeerSession, ReplicationTally
@@ -77,15 +77,24 @@ class AntiEntropy:
     def _queue_ended_epochs(self, epochs: Mapping[str, Sequence[Cell]]) -> None:
         """Queue for each peer the counts of its own ended epochs, and of this region's."""
         for epoch, cells in epochs.items():
-            region, _, incarnation = epoch.partition("/")
-            for name, session in self._sessions.items():
-                is_of_peer = region == name and incarnation != session.epoch
-                if session.takes_ended_epochs and (is_of_peer or region == self._region):
+            for session in self._sessions.values():
+                if session.takes_ended_epochs and self._may_lack(session, epoch):
                     session.hand_back.setdefault(epoch, []).extend(cells)
 
-    def forward(self, epoch: str, cells: Sequence[Cell]) -> None:
-        """Send every peer counts that one peer returned and this region had lost; the others may lack them too."""
-        for session in self._sessions.values():
+    def _may_lack(self, session: PeerSession, epoch: str) -> bool:
+        """Whether a peer may lack counts of that epoch: one of this region's store, or an ended one of its own."""
+        region, _, incarnation = epoch.partition("/")
+        return region == self._region or (region == session.peer and incarnation != session.epoch)
+
+    def forward(self, epoch: str, cells: Iterable[Cell]) -> None:
+        """Send counts of an ended epoch that this region lacked to the peers that may lack them too.
+
+        A peer returned counts of this region's store; or a message of a peer's ended epoch came after this region had
+        handed that epoch back.
+        """
+        lacking = [session for session in self._sessions.values() if self._may_lack(session, epoch)]
+        cells = list(cells) if lacking else []
+        for session in lacking:
             if session.epoch is None:
                 continue  # it is sent everything once it answers
             if session.waiting_to_hand_back < MAX_HAND_BACK:

@@ -187,9 +187,10 @@ class PeerSession:
         try:
             while self.hand_back:
                 ended, cells = next(iter(self.hand_back.items()))
-                await self._send(url, self._counts((), of=ended, cells=tuple(cells[:MAX_CELLS])), ())
-                self._tally.handed_back_cells += len(cells[:MAX_CELLS])
-                del cells[:MAX_CELLS]
+                sent = tuple(cells[:MAX_CELLS])
+                await self._send(url, self._counts((), of=ended, cells=sent), ())
+                self._tally.handed_back_cells += len(sent)
+                del cells[: len(sent)]  # others may have joined meanwhile
                 if not cells:
                     self.hand_back.pop(ended, None)
             probes = self._needs_probe

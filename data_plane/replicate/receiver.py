@@ -1,6 +1,6 @@
 """Receives counts of other regions: merges them into this store, and notes which peers are unreachable."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from data_plane.config.index import RuleIndex
@@ -29,13 +29,14 @@ class LastMessage(NamedTuple):
 class Receiver:
     """Receives messages of peers. ``on_unreachable`` gets every unreachable peer, with since when, at each check.
 
-    ``forward`` gets counts of an ended epoch of this region's store that a peer returned and this store lacked.
+    ``forward`` gets counts that this store lacked, with their epoch: what a peer counted itself, and what it returned
+    of an ended epoch of this region's store.
     """
 
     def __init__(
         self, region: str, store: CountStore, clock: Clock, index: Callable[[], RuleIndex], tally: ReplicationTally,
         on_unreachable: Callable[[tuple[tuple[str, int], ...]], None],
-        forward: Callable[[str, Sequence[Cell]], None] = lambda _epoch, _cells: None,
+        forward: Callable[[str, Iterable[Cell]], None] = lambda _epoch, _cells: None,
     ) -> None:  # fmt: skip
         self._region = region
         self._store = store
@@ -71,8 +72,8 @@ class Receiver:
         if counters:
             merged = await self._store.merge(epoch, len(self._index().book.regions), counters)
             again += merged.again
-            if counts.of and merged.changed and epoch.partition("/")[0] == self._region:
-                self._forward(epoch, [cell for cell in counts.cells if cell.key in merged.changed])
+            if merged.changed and (not counts.of or epoch.partition("/")[0] == self._region):
+                self._forward(epoch, (cell for cell in counts.cells if cell.key in merged.changed))
             self._tally.over += merged.over
             self._tally.most_over = max(self._tally.most_over, merged.most_over)
         # Unplaced counters have no limit here, so the slices are complete without them.

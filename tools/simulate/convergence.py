@@ -38,20 +38,26 @@ def disagreements(world: World) -> list[str]:
 
 
 def _unknown_counts(world: World) -> list[str]:
-    """Counts of this window or the one before, also those of ended epochs, of which some region has other figures."""
+    """Counts of this window or the one before, also those of ended epochs, of which some region has other figures.
+
+    A bucket that has drained is no longer stored in its own region, which then sends its last units to nobody.
+    """
     key = counter_key(world.control.generation)
     grid = grid_of(world.scenario.rule())
     is_window = world.scenario.algorithm not in BUCKET_ALGORITHMS
     known = {name: _counts(region, key) for name, region in world.regions.items()}
+    current = {f"{name}/{_text(region, EPOCH)}": name for name, region in world.regions.items()}
     newest: dict[tuple[str, int], tuple[int, int]] = {}
     for counts in known.values():
         for cell, figures in counts.items():
-            newest[cell] = max(figures, newest.get(cell, figures))
+            has_drained = not is_window and cell[0] in current and cell not in known[current[cell[0]]]
+            if not has_drained:
+                newest[cell] = max(figures, newest.get(cell, figures))
     found = []
     for name, region in world.regions.items():
-        current = f"{name}/{_text(region, EPOCH)}"
         for (epoch, id), figures in newest.items():
-            is_read = epoch != current or (epoch, id) in known[name]  # of its own counts the newest window's are read
+            # Of its own counts the newest window's are read.
+            is_read = current.get(epoch) != name or (epoch, id) in known[name]
             if not is_read or (is_window and id < id_at(grid, region.now_us()) - 1):
                 continue
             theirs = known[name].get((epoch, id), (0, 0))

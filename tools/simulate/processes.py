@@ -4,7 +4,7 @@ HTTP, gates, holds, usage and metrics are left out, as they take no part in coun
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -227,7 +227,7 @@ class SimulatedAgent(SimulatedProcess):
         self._digest = config.digest
         self.epochs.apply(self.state.apply(self.index, revision), revision)
 
-    def _forward(self, epoch: str, cells: Sequence[Cell]) -> None:
+    def _forward(self, epoch: str, cells: Iterable[Cell]) -> None:
         self.sender.anti_entropy.forward(epoch, cells)
 
     async def confirmed(self, ack: Ack) -> Ack:

@@ -374,6 +374,48 @@ async def test_what_one_peer_alone_knew_of_an_earlier_life_here_is_passed_on_onc
             assert not await passed_on()
 
 
+async def test_what_is_passed_on_while_a_message_is_under_way_is_sent_with_the_next(east):
+    await east.take(1)
+    await east.tick_until(east.is_settled)
+    east.peers.told.clear()
+    window, before = east.now_us() // YEAR_US, f"us-east/{east.counts.epochs.new_name()}"
+    east.peers.slow["ap-south"] = asyncio.Event()
+    await east.receiver.receive(heartbeat(east, [Cell(b"{acme}1", window, 9)], of=before))
+
+    async def eu_west_has_it():
+        return any(counts.of == before for counts in east.peers.told.get("eu-west", ()))
+
+    await east.tick_until(eu_west_has_it)
+    await east.receiver.receive(heartbeat(east, [Cell(b"{acme}1", window, 12)], of=before))
+    east.peers.slow.pop("ap-south").set()
+
+    async def is_sent():
+        return not any(session.hand_back for session in east.sender.sessions.values())
+
+    await east.tick_until(is_sent)
+    taken = [cell.taken for counts in east.peers.told["ap-south"] if counts.of == before for cell in counts.cells]
+    assert taken == [9, 12]
+
+
+async def test_what_a_late_message_adds_to_an_ended_epoch_is_handed_back(east):
+    """eu-west began a new epoch and was handed back the old one before its last message of that one arrives."""
+    window = east.now_us() // YEAR_US
+    await east.receiver.receive(heartbeat(east, [Cell(b"{acme}1", window, 3)], incarnation="old"))
+
+    async def is_sent():
+        return not any(session.needs_everything or session.hand_back for session in east.sender.sessions.values())
+
+    await east.tick_until(is_sent)
+    east.peers.told.clear()
+    late = [Cell(b"{acme}1", window, 5)]
+    await east.receiver.receive(heartbeat(east, late, incarnation="old"))
+    await east.receiver.receive(heartbeat(east, [Cell(b"{other}1", window, 1)], incarnation="first"))
+    await east.tick_until(is_sent)
+    back = [(counts.of, counts.cells) for counts in east.peers.told["eu-west"] if counts.of]
+    assert back == [("eu-west/old", tuple(late))]
+    assert not any(counts.of for counts in east.peers.told.get("ap-south", ()))
+
+
 async def test_an_agent_sends_counts_of_ended_epochs_also_of_slices_that_another_agent_holds(east):
     """Whoever receives counts of an ended epoch passes them on, whichever agent holds their slice; it may be the only
     one for which a peer was away.
