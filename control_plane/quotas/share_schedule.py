@@ -192,10 +192,13 @@ def acknowledged(schedule: Schedule, from_us: int) -> Schedule:
 
 
 def cut_again(schedule: Schedule, now_us: int) -> Schedule:
-    """The same cut once more: from now on, unless it holds in every window."""
+    """The same cut once more: from now on.
+
+    Also a cut that holds in every window gets a step of its own: agents confirm what is new to them.
+    """
     *earlier, cut = schedule.steps
-    again = msgspec.structs.replace(cut, from_us=now_us if earlier else 0)
-    return msgspec.structs.replace(schedule, steps=(*earlier, again))
+    again = msgspec.structs.replace(cut, from_us=now_us)
+    return msgspec.structs.replace(schedule, steps=(*(earlier or [cut]), again))
 
 
 def followed_by(steps: Steps, step: ShareStep) -> Steps:

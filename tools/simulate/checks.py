@@ -239,6 +239,13 @@ def _windows(world: World, grid: WindowGrid) -> tuple[WindowUse, ...]:
     return tuple(WindowUse(number, totals.get(first + number, 0), in_force(first + number)) for number in range(count))
 
 
+def _wanted(scenario: Scenario, window: WindowUse) -> int:
+    """The limit that all regions go by before a window is over: what falls is felt at once."""
+    ends_s = (window.number + 1) * scenario.window_s
+    changes = sorted((change for change in scenario.changes if change.at_s <= ends_s), key=lambda change: change.at_s)
+    return min(window.limit, changes[-1].limit if changes else scenario.limit)
+
+
 def _expected(scenario: Scenario, record: Record, windows: tuple[WindowUse, ...]) -> list[str]:
     """The scenario's own expectations that the run did not meet."""
     expect = scenario.expect
@@ -246,7 +253,7 @@ def _expected(scenario: Scenario, record: Record, windows: tuple[WindowUse, ...]
     for one in record.admitted:
         admitted[one.region] += one.cost
     least = [
-        (f"admitted in window {number}", windows[int(number)].admitted, part * windows[int(number)].limit)
+        (f"admitted in window {number}", windows[int(number)].admitted, part * _wanted(scenario, windows[int(number)]))
         for number, part in expect.least_used.items()
     ]
     least += [(f"admitted by {region}", admitted[region], units) for region, units in expect.least_admitted.items()]

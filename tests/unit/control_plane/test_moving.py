@@ -12,6 +12,7 @@ from control_plane.quotas.share_schedule import (
     Schedule,
     Steps,
     acknowledged,
+    cut_again,
     in_units,
     limit_units,
     losers,
@@ -76,6 +77,17 @@ def test_a_lowered_limit_is_felt_at_once_and_in_every_window() -> None:
     turned = moved(step(1000, a=700, b=300), step(800, a=200, b=600))
     assert turned.steps == (step(800, a=200, b=300),)
     assert acknowledged(turned, NOW_US + 1).steps[-1] == step(800, NOW_US + 1, a=200, b=600)
+
+
+def test_a_cut_that_is_made_again_is_new_to_agents_that_had_these_shares_before() -> None:
+    """An agent that never got the 1,000 between two times 500 sees no change, and confirms none."""
+    before = step(500, a=250, b=250)
+    cut = moved(step(1000, a=500, b=500), before)
+    assert cut.steps == (before,)
+    again = cut_again(cut, NOW_US + 7)
+    assert again.steps == (before, step(500, NOW_US + 7, a=250, b=250))
+    assert cut_again(again, NOW_US + 9).steps == (before, step(500, NOW_US + 9, a=250, b=250))
+    assert acknowledged(again, NOW_US + 9).steps == again.steps
 
 
 def test_a_region_that_comes_is_raised_only_after_the_others_were_cut() -> None:
