@@ -19,7 +19,7 @@ import msgspec
 
 from tidegate.contract.calendar import SKEW_US, cycle_us, next_start_us
 from tidegate.contract.limits import BUCKET_ALGORITHMS, PARTS, LimitRule, ShareStep, capacity
-from tidegate.contract.shares import in_proportion, units_of_limit
+from tidegate.contract.shares import in_proportion, units_of
 
 Steps = tuple[ShareStep, ...]
 MAX_NAMED = 20
@@ -177,7 +177,7 @@ def in_units(rule: LimitRule, parts: Schedule, now_us: int) -> Schedule:
 
 
 def _in_units(rule: LimitRule, step: ShareStep) -> ShareStep:
-    return ShareStep(from_us=step.from_us, limit=rule.limit, shares=units_of_limit(step, rule.limit))
+    return ShareStep(from_us=step.from_us, limit=rule.limit, shares=units_of(step, rule.limit))
 
 
 def acknowledged(schedule: Schedule, from_us: int) -> Schedule:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 from tidegate.contract.limits import ShareStep
 
@@ -60,19 +61,17 @@ def in_proportion(shares: Mapping[str, int], old: int, new: int) -> dict[str, in
 
 
 def units_of(step: ShareStep, whole: int) -> dict[str, int]:
-    """What each region has of ``whole`` units by a step of parts."""
-    return in_proportion(step.shares, step.limit, whole)
-
-
-def units_of_limit(step: ShareStep, limit: int) -> dict[str, int]:
-    """What each region has of a limit itself by a step of parts: a ``split`` by the fractions that they stand for.
+    """What each region has of ``whole`` units by a step of parts: a ``split`` by the fractions that they stand for.
 
     A third is 333,333,333,333 parts, and so much of 60 is less than 20. Were that rounded down, what one region spent
     of its 20 units would be another's once the limit changes and changes back within a window.
     """
     if sum(step.shares.values()) != step.limit:
-        return units_of(step, limit)
-    weights = {
-        region: Fraction(part, step.limit).limit_denominator(_DENOMINATOR) for region, part in step.shares.items()
-    }
-    return split(limit, weights)
+        return in_proportion(step.shares, step.limit, whole)
+    return split(whole, {region: _fraction(part, step.limit) for region, part in step.shares.items()})
+
+
+@lru_cache(maxsize=1_024)
+def _fraction(part: int, whole: int) -> Fraction:
+    """The fraction that a part of a step stands for; cached, as many clients' figures are divided by one step."""
+    return Fraction(part, whole).limit_denominator(_DENOMINATOR)

@@ -190,9 +190,19 @@ def test_a_key_leads_to_the_limit_as_its_subject_meets_it():
     assert [found.of_key(key, 0.0) for key in (b"{c}9", b"{c}1000", b"no key", b"")] == [None] * 4
 
 
+@pytest.mark.parametrize("limit", [60, 61, 300, 1_000])
+def test_an_override_of_the_same_figure_is_divided_as_the_limit(limit: int):
+    """Else one that is set or dropped within a window would have two regions own the same unit."""
+    regions = ("a", "b", "c")
+    parts = (ShareStep(limit=PARTS, shares=equal_shares(PARTS, regions)),)
+    of_limit = equal_shares(limit, regions)
+    rule = msgspec.structs.replace(strict(shares=of_limit, parts=parts), limit=limit)
+    assert divided(rule, limit, None, parts).shares == of_limit
+
+
 @pytest.mark.parametrize("first", ["own", "plain"])
 def test_an_override_of_the_same_figure_is_not_taken_for_the_limit(first: str):
-    """It may be divided otherwise by a unit, as it is rounded from parts."""
+    """Its units are made of parts, those of the limit by the control plane."""
     regions = ("a", "b", "c")
     parts = ShareStep(limit=PARTS, shares=equal_shares(PARTS, regions))
     limit = msgspec.structs.replace(strict(shares=equal_shares(300, regions), parts=(parts,)), limit=300)

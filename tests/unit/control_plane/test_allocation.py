@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_plane.config.strict_limits import divided
 from tidegate.contract.limits import PARTS, LimitRule, ShareStep
-from tidegate.contract.shares import equal_shares, explicit_shares, split, units_of, units_of_limit
+from tidegate.contract.shares import equal_shares, explicit_shares, split, units_of
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=4)
 
@@ -62,9 +62,9 @@ def test_a_limits_parts_stand_for_the_same_units_as_the_weights_that_they_were_m
 ) -> None:
     by_name = {f"r{number}": weight for number, weight in enumerate(weights)}
     step = ShareStep(limit=PARTS, shares=split(PARTS, by_name))
-    assert units_of_limit(step, limit) == split(limit, by_name)
+    assert units_of(step, limit) == split(limit, by_name)
 
 
 def test_a_cut_of_a_limits_parts_is_rounded_down() -> None:
     step = ShareStep(limit=PARTS, shares={"a": PARTS // 3, "b": PARTS // 3})
-    assert units_of_limit(step, 60) == {"a": 19, "b": 19}
+    assert units_of(step, 60) == {"a": 19, "b": 19}
