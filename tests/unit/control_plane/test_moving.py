@@ -207,32 +207,34 @@ def test_no_window_ever_has_more_than_the_limit(moves: list[tuple[list[int], int
 
 
 def towards(schedule: Schedule, target: ShareStep, now_us: int) -> Schedule:
-    return schedule if same_shares(schedule.target, target) else retargeted(rule(), schedule, target, now_us, "ab")
+    return schedule if same_shares(schedule.target, target) else retargeted(rule(), schedule, target, now_us, "abc")
 
 
 @given(
     moves=st.lists(
-        st.tuples(st.integers(0, 9), st.integers(0, 2 * HOUR_US), st.sampled_from([100, 999, 1000]), st.booleans()),
+        st.tuples(WEIGHTS, st.integers(0, 2 * HOUR_US), st.sampled_from([60, 100, 999, 1000]), st.booleans()),
         min_size=2, max_size=7,
     )
 )  # fmt: skip
 @example(
     # a raise that was to come was cut away, twice back and forth in the window that its version was spent in
     moves=[
-        (1, 0, 100, True), (0, 4_998_999_997, 100, True), (1, 0, 100, False), (0, 4_998_999_997, 100, False),
-        (1, 0, 100, True), (0, 0, 100, False), (1, 0, 100, False),
+        ([1, 8, 0], 0, 100, True), ([0, 9, 0], 4_998_999_997, 100, True), ([1, 8, 0], 0, 100, False),
+        ([0, 9, 0], 4_998_999_997, 100, False), ([1, 8, 0], 0, 100, True), ([0, 9, 0], 0, 100, False),
+        ([1, 8, 0], 0, 100, False),
     ],
 )  # fmt: skip
 @settings(max_examples=examples(100))
-def test_no_window_ever_has_more_than_the_largest_limit_in_it(moves: list[tuple[int, int, int, bool]]) -> None:
+def test_no_window_ever_has_more_than_the_largest_limit_in_it(moves: list[tuple[list[int], int, int, bool]]) -> None:
     """Also one that has begun: what was spent under a version that nobody goes by any more stays spent."""
     now_us, limit = NOW_US, 1000
-    units, parts = settled(step(1000, a=500, b=500)), settled(step(PARTS, a=PARTS // 2, b=PARTS // 2))
+    names = ("a", "b", "c")
+    units, parts = (settled(step(whole, **equal_shares(whole, names))) for whole in (1000, PARTS))
     seen: list[tuple[int, int, Steps]] = [(0, limit, units.steps)]  # since when, of which limit
     heeded_us = [0]  # from when on no older version is gone by
-    for weight, pause_us, figure, heeded in moves:
+    for weights, pause_us, figure, heeded in moves:
         now_us += pause_us + 1
-        wanted = {"a": Fraction(weight, 9), "b": Fraction(9 - weight, 9)}
+        wanted = dict(zip(names, weights, strict=True)) if any(weights) else dict.fromkeys(names, 1)
         parts = towards(parts, step(PARTS, **split(PARTS, wanted)), now_us)
         target, changed = step(figure, **split(figure, wanted)), rule(limit=figure)
         follows = figure != limit and on_the_way(changed, parts, now_us)
@@ -257,7 +259,7 @@ def test_no_window_ever_has_more_than_the_largest_limit_in_it(moves: list[tuple[
             for number, (since_us, most, steps) in enumerate(seen)
             if since_us < begins_us + HOUR_US and not any(since_us < us <= begins_us for us in heeded_us[number:])
         ]
-        held = [max(share_under(steps, name, begins_us) for _, steps in used) for name in "ab"]
+        held = [max(share_under(steps, name, begins_us) for _, steps in used) for name in names]
         assert sum(held) <= max(most for most, _ in used), (window, held, seen)
 
 
