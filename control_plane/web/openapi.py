@@ -11,8 +11,8 @@ from starlette.routing import Route
 
 from control_plane.web.examples import example_of
 from control_plane.web.links import give_links
-from control_plane.web.problems import TITLES
 from tidegate import api_pages
+from tidegate.http_front.responses import TITLES
 
 _TEXT = {"schema": {"type": "string"}}
 _HEADERS: dict[str, Any] = {

@@ -24,22 +24,8 @@ from control_plane.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from tidegate.http_front.responses import TITLES
 
-TITLES = {
-    400: "Bad request",
-    401: "Not authenticated",
-    403: "Not allowed",
-    404: "Not found",
-    405: "Method not allowed",
-    409: "Conflict",
-    412: "Precondition failed",
-    413: "Body too large",
-    415: "Unsupported media type",
-    422: "Invalid request",
-    429: "Too many failed attempts",
-    500: "Internal error",
-    503: "Temporarily unavailable",
-}
 STATUS: dict[type[ControlPlaneError], int] = {
     NotFoundError: 404,
     ConflictError: 409,
@@ -58,7 +44,7 @@ _log = structlog.stdlib.get_logger("tidegate.http")
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, /, **members: Any) -> JSONResponse:
     """A problem answer; ``members`` are added to the body."""
-    body = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status, "detail": detail, **members}
+    body = {"type": "about:blank", "title": TITLES[status], "status": status, "detail": detail, **members}
     return JSONResponse(body, status, dict(headers or {}), media_type="application/problem+json")
 
 

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from tidegate.http_front.responses import TITLES
+
 JSON_TYPE = b"content-type: application/json\r\n"
 PROBLEM_TYPE = b"content-type: application/problem+json\r\ncache-control: no-store\r\n"
 
@@ -22,13 +24,6 @@ class FieldError(NamedTuple):
 
     field: str
     message: str
-
-
-TITLES = {
-    400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
-    409: "Conflict", 413: "Content Too Large", 422: "Unprocessable Content", 429: "Too Many Requests",
-    500: "Internal Server Error", 503: "Service Unavailable",
-}  # fmt: skip
 
 
 def problem_body(status: int, detail: str, errors: Sequence[FieldError], **members: Any) -> dict[str, Any]:

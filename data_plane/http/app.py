@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data_plane.http import openapi
-from data_plane.http.answers import TITLES, problem
+from data_plane.http.answers import problem
 from data_plane.http.decision_handler import DecisionHandler
 from data_plane.http.denial_reports import DenialReports, denial_routes
 from data_plane.http.hold_handler import HoldHandler, hold_routes
@@ -16,6 +16,7 @@ from data_plane.http.load_handler import LoadHandler, load_routes
 from data_plane.http.me import MeHandler, me_routes
 from data_plane.http.routes import Operations, decision_routes, operation_routes, to_response
 from tidegate import api_pages
+from tidegate.http_front.responses import TITLES
 
 
 class ClosingWhileDraining:
@@ -78,7 +79,7 @@ def _finish(app: FastAPI, operations: Operations) -> None:
 
     @app.exception_handler(HTTPException)
     async def as_problem(_request: Request, error: HTTPException) -> Response:
-        title = TITLES.get(error.status_code, "Error")
+        title = TITLES[error.status_code]
         response = to_response(problem(error.status_code, error.detail or title))
         response.headers.update(error.headers or {})
         return response

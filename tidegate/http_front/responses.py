@@ -5,7 +5,9 @@ from email.utils import formatdate
 from http import HTTPStatus
 
 PROBLEM_HEADERS = b"content-type: application/problem+json\r\ncache-control: no-store\r\n"
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_RENAMED = {413: "Content Too Large", 422: "Unprocessable Content"}
+TITLES = {status.value: status.phrase for status in HTTPStatus} | _RENAMED
+"""By status the title of a problem without a type of its own (RFC 9457, 4.2.1): the phrase of RFC 9110, section 15."""
 
 
 class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a failure of ours
@@ -24,7 +26,7 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a failure 
 
 def problem(status: int, detail: str) -> bytes:
     """The body of a problem without a type of its own."""
-    return json.dumps({"title": HTTPStatus(status).phrase, "status": status, "detail": detail}).encode()
+    return json.dumps({"title": TITLES[status], "status": status, "detail": detail}).encode()
 
 
 class ResponseBuilder:
@@ -58,7 +60,7 @@ class ResponseBuilder:
         return response[: len(response) - len(body)] if bodiless else response
 
     def _begin(self, status: int) -> bytes:
-        phrase = _PHRASES.get(status, "").encode()
+        phrase = TITLES.get(status, "").encode()
         beginning = self._beginnings[status] = b"HTTP/1.1 %d %b\r\ndate: %b\r\n" % (status, phrase, self._date)
         return beginning
 
