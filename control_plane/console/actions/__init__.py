@@ -84,8 +84,7 @@ def _values(action: Action, given: Mapping[str, str]) -> dict[str, str]:
 def _headers(visit: Visit, values: Values, proposal: Proposal) -> dict[str, str]:
     prefer = f"wait={WAIT_S}" + (", rollout=immediate" if proposal.immediate else "")
     headers = {"Prefer": prefer, "X-Tidegate-Reason": values["reason"] or "from the console"}
-    if visit.form.get("if_match") and proposal.if_match is not None:
-        headers["If-Match"] = visit.form["if_match"]
+    headers |= {name: visit.form[name] for name in ("If-Match", "If-None-Match") if visit.form.get(name)}
     if proposal.method == "POST" and visit.form.get("once"):
         headers["Idempotency-Key"] = visit.form["once"]
     return headers

@@ -12,6 +12,7 @@ from control_plane.console.actions.proposal import (
     WrongFieldsError,
     expiry_of,
     rotation,
+    unchanged,
     until,
     whole,
 )
@@ -44,7 +45,7 @@ async def change(api: Api, values: Values) -> Proposal:
     warning = "Overrides of limits that the other plan does not have end." if plan != now["plan"] else ""
     return Proposal(
         "PUT", f"/v1/clients/{name}", body, f"Keys, overrides and counts of {name} stay.", changes,
-        if_match=answer.headers.get("etag"), warning=warning,
+        precondition=unchanged(answer), warning=warning,
     )  # fmt: skip
 
 
@@ -80,7 +81,7 @@ async def override(api: Api, values: Values) -> Proposal:
         body,
         f"{name} has its own {limit} {until(expires_at)}.",
         [Change(f"{limit} of {name}", f"{before:,}", f"{figure:,}")],
-        if_match=there.headers.get("etag") if there.ok else None,
+        precondition=unchanged(there),
     )
 
 
@@ -90,9 +91,7 @@ async def end_override(api: Api, values: Values) -> Proposal:
     path = f"/v1/clients/{name}/overrides/{limit}"
     answer = await api.existing(path)
     change = Change(f"{limit} of {name}", f"{answer.body['limit']:,}", "as the plan says")
-    return Proposal(
-        "DELETE", path, None, "The plan's figures hold again.", [change], if_match=answer.headers.get("etag")
-    )
+    return Proposal("DELETE", path, None, "The plan's figures hold again.", [change], precondition=unchanged(answer))
 
 
 async def reset(api: Api, values: Values) -> Proposal:
@@ -105,7 +104,7 @@ async def reset(api: Api, values: Values) -> Proposal:
         {},
         f"Every counter of {name} begins at nothing in every region. It cannot be undone.",
         [Change(f"counts of {name}", "as they are", "0 used")],
-        if_match=answer.headers.get("etag"),
+        precondition=unchanged(answer),
     )
 
 
@@ -133,7 +132,7 @@ async def revoke_key(api: Api, values: Values) -> Proposal:
     return Proposal(
         "DELETE", path, None, "Requests with this key are refused, or count as anonymous. It cannot be undone.",
         [Change(f"key {answer.body['key_id']} ({answer.body['name'] or 'no name'})", "works", "revoked")],
-        if_match=answer.headers.get("etag"),
+        precondition=unchanged(answer),
     )  # fmt: skip
 
 

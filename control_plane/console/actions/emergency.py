@@ -13,19 +13,30 @@ from control_plane.console.actions.proposal import (
     WrongFieldsError,
     expiry_of,
     fraction,
+    unchanged,
     until,
 )
-from control_plane.console.api import Api
+from control_plane.console.api import Answer, Api
+from control_plane.enforcement.schemas import EnforcementView
+from control_plane.web.etags import etag_of, revision_tag
 from tidegate.contract.blocks import EVERY_LIMIT, ReasonClass
 
 CLASSES: tuple[str, ...] = get_args(ReasonClass)
 MAX_SHOWN = 50
 
 
-async def _mode_of(api: Api, target: str) -> str:
-    items = (await api.read("/v1/enforcement", limit=1000))["items"]
-    found = next((item for item in items if item["target"] == target), None)
-    return "as each limit says" if found is None else found["mode"]
+async def _override_of(api: Api, target: str) -> Answer:
+    """The enforcement override of a target; that of all limits has no address of its own to be read at."""
+    if target != EVERY_LIMIT:
+        return await api.ask(_enforcement_path(target))
+    items = (await api.read("/v1/enforcement", prefix=EVERY_LIMIT))["items"]
+    if not items:
+        return Answer(404, {}, None)
+    return Answer(200, {"etag": etag_of(EnforcementView.model_validate(items[0]))}, items[0])
+
+
+def _mode(override: Answer) -> str:
+    return str(override.body["mode"]) if override.ok else "as each limit says"
 
 
 def _enforcement_path(target: str) -> str:
@@ -42,13 +53,14 @@ async def shadow(api: Api, values: Values) -> Proposal:
     target = values.get("target") or EVERY_LIMIT
     expires_at = expiry_of(values)
     body: dict[str, Any] = {"mode": "shadow", "expires_at": expires_at, "reason": values.get("reason") or None}
-    what = _limits(target)
+    what, there = _limits(target), await _override_of(api, target)
     return Proposal(
         "PUT",
         _enforcement_path(target),
         body,
         f"{what[0].upper()}{what[1:]} will count and report, and deny nobody, {until(expires_at)}.",
-        [Change(what, await _mode_of(api, target), "shadow")],
+        [Change(what, _mode(there), "shadow")],
+        precondition=unchanged(there),
         warning="Blocks and adaptive shedding stay in force.",
     )
 
@@ -56,14 +68,15 @@ async def shadow(api: Api, values: Values) -> Proposal:
 async def enforce(api: Api, values: Values) -> Proposal:
     """End an enforcement override."""
     target = values.get("target") or EVERY_LIMIT
-    what = _limits(target)
-    change = Change(what, await _mode_of(api, target), "as each limit says")
+    what, there = _limits(target), await _override_of(api, target)
+    change = Change(what, _mode(there), "as each limit says")
     return Proposal(
         "DELETE",
         _enforcement_path(target),
         None,
         f"The enforcement override of {what} ends: they deny again.",
         [change],
+        precondition=unchanged(there),
     )
 
 
@@ -103,23 +116,25 @@ async def unblock(api: Api, values: Values) -> Proposal:
         None,
         f"Requests of {of} pass again where limits allow them.",
         [Change(of, "blocked", "limits decide")],
-        if_match=answer.headers.get("etag"),
+        precondition=unchanged(answer),
     )
 
 
 async def factor(api: Api, values: Values) -> Proposal:
     """Decide how much of a backend's load is admitted."""
     name = values.get("backend", "")
+    manual = await api.ask(f"/v1/backends/{name}/factor")
     backend = await api.read(f"/v1/backends/{name}")
     share, expires_at = fraction(values, "factor"), expiry_of(values, required=True)
     now = ", ".join(f"{one['region']} {one['factor']:.2f}" for one in backend["factors"]) or "1.00"
-    before = f"{backend['manual']['factor']:.2f} by hand" if backend["manual"] else f"by load ({now})"
+    before = f"{manual.body['factor']:.2f} by hand" if manual.ok else f"by load ({now})"
     return Proposal(
         "PUT",
         f"/v1/backends/{name}/factor",
         {"factor": share, "expires_at": expires_at, "reason": values.get("reason") or None},
         f"Every region admits {share:.0%} of what limits allow to the backend {name}, {until(expires_at)}.",
         [Change(f"factor of {name}", before, f"{share:.2f} by hand")],
+        precondition=unchanged(manual),
     )
 
 
@@ -130,7 +145,7 @@ async def unfactor(api: Api, values: Values) -> Proposal:
     change = Change(f"factor of {name}", f"{answer.body['factor']:.2f} by hand", "by load")
     return Proposal(
         "DELETE", f"/v1/backends/{name}/factor", None, "Load decides again in every region.", [change],
-        if_match=answer.headers.get("etag"),
+        precondition=unchanged(answer),
     )  # fmt: skip
 
 
@@ -156,7 +171,7 @@ async def rollback(api: Api, values: Values) -> Proposal:
         body,
         f"A new revision makes {len(found) + tried.body['omitted']} things what they were at revision {number}.",
         changes,
-        if_match=f'"{tried.body["revision"]}"',
+        precondition={"If-Match": revision_tag(tried.body["revision"])},
         warning=(f"{left} more are not shown. " if left else "")
         + (f"{deleted} are deleted; clients lose their keys for good. " if deleted else "")
         + "Keys, tokens, resets, blocks and enforcement overrides stay as they are.",

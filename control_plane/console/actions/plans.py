@@ -1,8 +1,18 @@
 """What is done to a plan's limit: other figures, tried in shadow first, by the roll-out policy, or at once."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from control_plane.console.actions.proposal import Action, Change, Field, Proposal, Values, WrongFieldsError, whole
+from control_plane.console.actions.proposal import (
+    Action,
+    Change,
+    Field,
+    Proposal,
+    Values,
+    WrongFieldsError,
+    unchanged,
+    whole,
+)
 from control_plane.console.api import Api
 from control_plane.console.figures import DASH
 
@@ -37,13 +47,16 @@ async def change(api: Api, values: Values) -> Proposal:
         raise WrongFieldsError(limit="nothing is different from what is")
     way = values.get("way") or "policy"
     if way == "shadow":
+        there = await api.ask(f"{path}{TRIED}")
+        before = _figure(there.body) if there.ok else "not there"
         tried = {**wanted, "name": f"{name}{TRIED}", "shadow": True, "headline": False}
         return Proposal(
             "PUT",
-            f"/v1/plans/{plan}/limits/{name}{TRIED}",
+            f"{path}{TRIED}",
             tried,
             f"A limit {name}{TRIED} counts beside {name} and denies nobody. The plan's usage says what it would deny.",
-            [Change(f"{name}{TRIED}", "not there", f"{wanted['limit']:,} in shadow")],
+            [Change(f"{name}{TRIED}", before, f"{wanted['limit']:,} in shadow")],
+            precondition=unchanged(there),
             immediate=True,
         )
     return Proposal(
@@ -52,7 +65,7 @@ async def change(api: Api, values: Values) -> Proposal:
         wanted,
         f"The limit {name} of the plan {plan} changes for all of its clients but those with an override.",
         changes,
-        if_match=answer.headers.get("etag"),
+        precondition=unchanged(answer),
         immediate=way == "now",
     )
 
@@ -71,15 +84,18 @@ def _shown(value: object) -> str:
     return f"{value:,.15g}" if isinstance(value, int | float) else str(value or DASH)
 
 
+def _figure(limit: Mapping[str, Any]) -> str:
+    return f"{limit['limit']:,}" + (" in shadow" if limit["shadow"] else "")
+
+
 async def remove(api: Api, values: Values) -> Proposal:
     """Take a limit out of a plan."""
     plan, name = values.get("plan", ""), values.get("name", "")
     path = f"/v1/plans/{plan}/limits/{name}"
     answer = await api.existing(path)
-    before = f"{answer.body['limit']:,}" + (" in shadow" if answer.body["shadow"] else "")
     return Proposal(
         "DELETE", path, None, f"Clients of the plan {plan} are no longer held by {name}. Their overrides of it end.",
-        [Change(name, before, "gone")], if_match=answer.headers.get("etag"), immediate=False,
+        [Change(name, _figure(answer.body), "gone")], precondition=unchanged(answer), immediate=False,
     )  # fmt: skip
 
 

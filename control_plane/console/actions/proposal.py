@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from control_plane.access.principals import AdminRole
-from control_plane.console.api import Api
+from control_plane.console.api import Answer, Api
 
 Values = Mapping[str, str]
 MINUTES = (("15", "15 minutes"), ("60", "1 hour"), ("240", "4 hours"), ("1440", "1 day"), ("10080", "7 days"))
@@ -39,7 +39,8 @@ class Proposal(NamedTuple):
     body: dict[str, Any] | None
     summary: str
     changes: Sequence[Change] = ()
-    if_match: str | None = None
+    precondition: Mapping[str, str] = {}
+    """The header that refuses the call where somebody else wrote since the proposal."""
     warning: str = ""
     immediate: bool = True
     """To every node at once, whatever the roll-out policy says."""
@@ -74,6 +75,13 @@ class WrongFieldsError(Exception):
     def __init__(self, **errors: str) -> None:
         super().__init__("; ".join(errors.values()))
         self.errors = errors
+
+
+def unchanged(there: Answer) -> dict[str, str]:
+    """The precondition that what was read is as it was, or still not there. Raises :class:`RefusedError`."""
+    if there.status == 404:
+        return {"If-None-Match": "*"}
+    return {"If-Match": there.checked().headers["etag"]}
 
 
 def expiry_of(values: Values, *, required: bool = False) -> str | None:
@@ -121,7 +129,7 @@ async def rotation(api: Api, path: str, kind: str, values: Values) -> Proposal:
         {"overlap_s": overlap_s},
         "The new secret is shown once, on the next page.",
         [Change(f"{kind} {name}", "works", f"works for {overlap_s:,} s more, beside the new one")],
-        if_match=answer.headers.get("etag"),
+        precondition=unchanged(answer),
     )
 
 

@@ -10,6 +10,7 @@ from control_plane.console.actions.proposal import (
     WrongFieldsError,
     expiry_of,
     rotation,
+    unchanged,
     until,
 )
 from control_plane.console.api import Api
@@ -50,7 +51,7 @@ async def revoke(api: Api, values: Values) -> Proposal:
         None,
         "Whoever uses it is refused from now on; sessions of the console that it opened end.",
         [Change(f"token {token['name']}", token["role"], "revoked")],
-        if_match=answer.headers.get("etag"),
+        precondition=unchanged(answer),
     )
 
 

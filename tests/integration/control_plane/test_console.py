@@ -271,6 +271,71 @@ async def test_what_was_changed_meanwhile_is_shown_and_not_overwritten(api: http
     assert (await api.get("/v1/plans/free/limits/hourly")).json()["limit"] == 7
 
 
+_OVERRIDE = {"client": "acme", "name": "hourly", "limit": "50"}
+_TRIAL = {"plan": "free", "name": "hourly", "limit": "50", "window_s": "3600", "way": "shadow"}
+_IN_SHADOW = {"limit": 7, "window_s": 3600, "shadow": True}
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["not-there", "there"])
+@pytest.mark.parametrize(
+    ("action", "query", "path", "theirs"),
+    [
+        ("override", _OVERRIDE, "/clients/acme/overrides/hourly", {"limit": 7}),
+        ("limit", _TRIAL, "/plans/free/limits/hourly-try", _IN_SHADOW),
+        ("shadow", {"minutes": "60"}, "/enforcement", {"mode": "enforce"}),
+        ("shadow", {"target": "free/hourly", "minutes": "60"}, "/enforcement/free/hourly", {"mode": "enforce"}),
+        ("factor", {"backend": "users", "factor": "0.5", "minutes": "60"}, "/backends/users/factor",
+         {"factor": 0.25, "expires_at": "2100-01-01T00:00:00Z"}),
+    ],
+    ids=["override", "trial", "shadow-of-all", "shadow-of-one", "factor"],
+)  # fmt: skip
+async def test_what_came_or_was_changed_meanwhile_is_not_overwritten(
+    api: httpx.AsyncClient, action: str, query: dict[str, str], path: str, theirs: dict[str, object], there: bool
+) -> None:
+    await api.put("/v1/plans/free", json={"limits": [{"name": "hourly", "limit": 9, "window_s": 3600}]})
+    await api.put("/v1/clients/acme", json={"plan": "free"})
+    await api.put("/v1/adaptive-policies/careful", json={})
+    await api.put("/v1/backends/users", json={"adaptive": "careful"})
+    page = await opened(api)
+    if there:
+        assert (await page.confirm(action, **query)).status_code == 200
+    shown = await page.get(f"/do/{action}?" + str(httpx.QueryParams({**query, "look": "1"})))
+    assert (await api.put(f"/v1{path}", json=theirs)).status_code in {200, 201}
+    before = (await api.get("/v1/revisions")).json()["items"]
+    answer = await page.send(f"/do/{action}", **form_of(shown))
+    assert answer.status_code == 412
+    assert "Somebody changed it since you looked" in answer.text
+    assert (await api.get("/v1/revisions")).json()["items"] == before
+    assert (await page.send(f"/do/{action}", **form_of(answer))).status_code == 200
+
+
+async def test_an_override_that_ended_meanwhile_is_not_made_anew(api: httpx.AsyncClient) -> None:
+    await api.put("/v1/plans/free", json={"limits": [{"name": "hourly", "limit": 9, "window_s": 3600}]})
+    await api.put("/v1/clients/acme", json={"plan": "free"})
+    await api.put("/v1/clients/acme/overrides/hourly", json={"limit": 7})
+    page = await opened(api)
+    shown = await page.get("/do/override?client=acme&name=hourly&limit=50&look=1")
+    await api.delete("/v1/clients/acme/overrides/hourly")
+    assert (await page.send("/do/override", **form_of(shown))).status_code == 412
+    assert (await api.get("/v1/clients/acme/overrides")).json()["items"] == []
+
+
+async def test_an_enforcement_override_that_changed_meanwhile_is_not_ended(api: httpx.AsyncClient) -> None:
+    page = await opened(api)
+    await api.put("/v1/enforcement", json={"mode": "enforce"})
+    shown = await page.get("/do/enforce")
+    await api.put("/v1/enforcement", json={"mode": "shadow"})
+    assert (await page.send("/do/enforce", **form_of(shown))).status_code == 412
+    assert (await page.confirm("enforce")).status_code == 200
+
+
+async def test_a_trial_shows_the_one_before_it(api: httpx.AsyncClient) -> None:
+    await api.put("/v1/plans/free", json={"limits": [{"name": "hourly", "limit": 9, "window_s": 3600}]})
+    await api.put("/v1/plans/free/limits/hourly-try", json=_IN_SHADOW)
+    shown = await (await opened(api)).get("/do/limit?" + str(httpx.QueryParams({**_TRIAL, "look": "1"})))
+    assert re.search(r'<td class="old">7 in shadow</td><td class="new">50 in shadow</td>', shown.text)
+
+
 async def test_a_bucket_without_a_burst_can_be_given_one(api: httpx.AsyncClient) -> None:
     bucket = {"name": "steady", "algorithm": "token_bucket", "limit": 100, "window_s": 1}
     await api.put("/v1/plans/free", json={"limits": [bucket]})
