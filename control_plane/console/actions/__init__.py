@@ -42,7 +42,8 @@ async def do(visit: Visit) -> Response:
         proposal = await action.propose(visit.api, values)
     except WrongFieldsError as error:
         return _page(visit, action, values, error.errors, status=422)
-    answer = await visit.api.send(proposal.method, proposal.path, proposal.body, _headers(visit, values, proposal))
+    headers = _headers(visit, values, proposal)
+    answer = await visit.api.send(proposal.method, proposal.path, proposal.body, headers, proposal.query)
     if not answer.ok:
         return await _refused(visit, action, values, answer)
     return visit.page(

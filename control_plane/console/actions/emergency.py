@@ -15,6 +15,7 @@ from control_plane.console.actions.proposal import (
     fraction,
     unchanged,
     until,
+    whole,
 )
 from control_plane.console.api import Answer, Api
 from control_plane.enforcement.schemas import EnforcementView
@@ -155,9 +156,11 @@ async def rollback(api: Api, values: Values) -> Proposal:
     if not number.isdecimal():
         raise WrongFieldsError(number="must be the number of a revision")
     path, body = f"/v1/revisions/{number}/rollback", {"reason": values.get("reason") or None}
-    tried = await api.send("POST", path, body, query="dry_run=true")
+    query = f"allow_deletes={whole(values, 'allow_deletes', required=False) or 0}"
+    tried = await api.send("POST", path, body, query=f"{query}&dry_run=true")
     if not tried.ok:
-        raise WrongFieldsError(number=tried.detail)
+        field = "allow_deletes" if "allow_deletes" in tried.errors else "number"
+        raise WrongFieldsError(**{field: tried.errors.get(field, tried.detail)})
     found = tried.body["changes"]
     changes = [
         Change(f"{one['section']}: {one['name']}", _brief(one["before"]), _brief(one["after"]))
@@ -172,6 +175,7 @@ async def rollback(api: Api, values: Values) -> Proposal:
         f"A new revision makes {len(found) + tried.body['omitted']} things what they were at revision {number}.",
         changes,
         precondition={"If-Match": revision_tag(tried.body["revision"])},
+        query=query,
         warning=(f"{left} more are not shown. " if left else "")
         + (f"{deleted} are deleted; clients lose their keys for good. " if deleted else "")
         + "Keys, tokens, resets, blocks and enforcement overrides stay as they are.",
@@ -256,7 +260,10 @@ ACTIONS = {
         "Roll back",
         "Roll back",
         rollback,
-        [Field("number", "To revision", help="the configuration as it was right after this revision")],
+        [
+            Field("number", "To revision", help="the configuration as it was right after this revision"),
+            Field("allow_deletes", "Deletions allowed", required=False, help="how many, if more than 10"),
+        ],
         danger=True,
         back="/console/changes",
     ),

@@ -41,6 +41,7 @@ class Proposal(NamedTuple):
     changes: Sequence[Change] = ()
     precondition: Mapping[str, str] = {}
     """The header that refuses the call where somebody else wrote since the proposal."""
+    query: str = ""
     warning: str = ""
     immediate: bool = True
     """To every node at once, whatever the roll-out policy says."""

@@ -336,6 +336,19 @@ async def test_a_trial_shows_the_one_before_it(api: httpx.AsyncClient) -> None:
     assert re.search(r'<td class="old">7 in shadow</td><td class="new">50 in shadow</td>', shown.text)
 
 
+async def test_a_rollback_of_more_than_ten_deletions_asks_how_many_are_allowed(api: httpx.AsyncClient) -> None:
+    await api.put("/v1/plans/free", json={"limits": []})
+    number = (await api.get("/v1/revisions")).json()["items"][0]["revision"]
+    for client in range(11):
+        await api.put(f"/v1/clients/client-{client}", json={"plan": "free"})
+    page = await opened(api)
+    refused = await page.get(f"/do/rollback?number={number}&look=1")
+    assert refused.status_code == 422
+    assert re.search(r'id="allow_deletes"[^>]*aria-invalid="true".*?this would delete 11;', refused.text, re.DOTALL)
+    assert (await page.confirm("rollback", number=str(number), allow_deletes="11")).status_code == 200
+    assert (await api.get("/v1/clients")).json()["items"] == []
+
+
 async def test_a_bucket_without_a_burst_can_be_given_one(api: httpx.AsyncClient) -> None:
     bucket = {"name": "steady", "algorithm": "token_bucket", "limit": 100, "window_s": 1}
     await api.put("/v1/plans/free", json={"limits": [bucket]})
