@@ -86,6 +86,16 @@ class Api:
         """What ``GET`` answers. Raises :class:`RefusedError`."""
         return (await self.ask(path, **query)).checked().body
 
+    async def read_all(self, path: str, **query: object) -> list[Any]:
+        """The items of all pages. Raises :class:`RefusedError`."""
+        items, cursor = [], None
+        while True:
+            part = await self.read(path, limit=1000, cursor=cursor, **query)
+            items += part["items"]
+            cursor = part["next_cursor"]
+            if cursor is None:
+                return items
+
     async def existing(self, path: str) -> Answer:
         """The answer to ``GET`` of something that is there, with its ETag. Raises :class:`RefusedError`."""
         return (await self.ask(path)).checked()

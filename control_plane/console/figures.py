@@ -1,6 +1,7 @@
 """How figures, times and windows read on a page."""
 
 import json
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,6 +51,11 @@ def instant(value: str | datetime | None) -> datetime | None:
         return value
     at = datetime.fromisoformat(value)
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def in_force(items: Iterable[Mapping[str, Any]], now: datetime) -> list[Mapping[str, Any]]:
+    """Those blocks or enforcement overrides that have not ended: ended ones are listed until a job deletes them."""
+    return [item for item in items if (end := instant(item.get("expires_at"))) is None or end > now]
 
 
 def clock(value: str | datetime | None) -> str:

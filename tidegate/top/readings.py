@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from control_plane.console.figures import in_force
 from tidegate.file.show import held_back
 
 TIMEOUT_S = 5.0
@@ -122,10 +123,8 @@ class AdminReader:
             by_region={item["region"]: _counts(item) for item in usage["items"]},
             by_client={item["client"]: _counts(item) for item in busiest["items"]},
             until={region: _instant(at) for region, at in usage["complete_until"].items()},
-            blocks=len(self._get("/v1/blocks", {"limit": "1000"})["items"]),
-            overrides=tuple(
-                f"{item['target']}: {item['mode']}" for item in self._get("/v1/enforcement", {"limit": "1000"})["items"]
-            ),
+            blocks=len(self._in_force("/v1/blocks")),
+            overrides=tuple(f"{item['target']}: {item['mode']}" for item in self._in_force("/v1/enforcement")),
             rollouts=tuple(
                 held_back(self._get(f"/v1/rollouts/{item['revision']}", {}))
                 for state in ("node", "region")
@@ -133,6 +132,15 @@ class AdminReader:
             ),
             since=self._since,
         )
+
+    def _in_force(self, path: str) -> list[Mapping[str, Any]]:
+        params, items = {"limit": "1000"}, []
+        while True:
+            part = self._get(path, params)
+            items += part["items"]
+            if part["next_cursor"] is None:
+                return in_force(items, datetime.now(UTC))
+            params["cursor"] = part["next_cursor"]
 
     def _get(self, path: str, params: dict[str, str]) -> dict[str, Any]:
         try:

@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from control_plane.console import repository
 from control_plane.console.api import Api
 from control_plane.console.feed import Feed
-from control_plane.console.figures import duration, instant
+from control_plane.console.figures import duration, in_force, instant
 from control_plane.console.render import HEADERS
 from control_plane.console.visit import Visit
 from control_plane.database import Database
@@ -65,9 +65,10 @@ async def read_status(api: Api, feed: Feed) -> dict[str, Any]:
         api.read("/v1/regions", limit=MOST),
         api.read("/v1/rollouts", limit=5),
         api.read("/v1/audit", limit=7),
-        api.read("/v1/blocks", limit=50),
-        api.read("/v1/enforcement", limit=50),
+        api.read_all("/v1/blocks"),
+        api.read_all("/v1/enforcement"),
     )
+    now = datetime.now(UTC)
     under_way = [one for one in rollouts["items"] if one["ended_at"] is None]
     found = {
         "nodes": nodes["items"],
@@ -76,9 +77,8 @@ async def read_status(api: Api, feed: Feed) -> dict[str, Any]:
         "rollouts": under_way,
         "changes": audit["items"],
         "revision": feed.head.revision,
-        "blocks": blocks["items"],
-        "more_blocks": blocks["next_cursor"] is not None,
-        "overrides": overrides["items"],
+        "blocks": in_force(blocks, now),
+        "overrides": in_force(overrides, now),
     }
     found["troubles"] = _troubles(found)
     feed.overview = {"nodes": found["nodes"], "regions": found["regions"], "read_at": datetime.now(UTC)}

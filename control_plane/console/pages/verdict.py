@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from control_plane.console.figures import clock, duration, instant
+from control_plane.console.figures import clock, duration, in_force, instant
 from tidegate.contract.credentials import PREFIXES
 from tidegate.contract.denials import KEY_SHOWN, MAX_FOUND
 
@@ -93,9 +93,8 @@ class Verdict(NamedTuple):
 
 
 def verdict_on_address(address: str, blocks: Sequence[Mapping[str, Any]], now: datetime) -> Verdict:
-    """What stands in an address's way. Blocks that have ended are listed until a job deletes them."""
-    ends = {block["block"]: instant(block.get("expires_at")) for block in blocks}
-    held = ", ".join(name for name, end in ends.items() if end is None or end > now)
+    """What stands in an address's way."""
+    held = ", ".join(block["block"] for block in in_force(blocks, now))
     return Verdict("bad", f"{address} is blocked ({held}).") if held else Verdict("good", f"No block holds {address}.")
 
 

@@ -102,7 +102,9 @@ async def _client_state(api: Api, name: str) -> dict[str, Any]:
         return {}  # deleted since
     since = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     usage, audit = await asyncio.gather(
-        _usage(api, name, since), api.read("/v1/audit", resource="client", name=name, limit=10)
+        # all lines: the one that denied most may be any of them
+        api.read_all(f"/v1/clients/{name}/usage", group_by="limit,endpoint,region", from_=since),
+        api.read("/v1/audit", resource="client", name=name, limit=10),
     )
     blocks = await asyncio.gather(*(api.find(f"/v1/blocks/{block}") for block in limits["blocks"]))
     return {
@@ -113,16 +115,3 @@ async def _client_state(api: Api, name: str) -> dict[str, Any]:
         "audit": audit["items"],
         "verdict": verdict(limits, usage),
     }
-
-
-async def _usage(api: Api, name: str, since: str) -> list[dict[str, Any]]:
-    """All lines: the one that denied most may be any of them."""
-    items, cursor = [], None
-    while True:
-        part = await api.read(
-            f"/v1/clients/{name}/usage", group_by="limit,endpoint,region", limit=1000, from_=since, cursor=cursor
-        )
-        items += part["items"]
-        cursor = part["next_cursor"]
-        if cursor is None:
-            return items

@@ -4,7 +4,8 @@ import asyncio
 import html
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -21,6 +22,7 @@ from tests.integration.control_plane.usage_batches import batch, cell, ship
 from tidegate.contract.credentials import secret_sha256
 from tidegate.contract.usage import LimitName, Place
 from tidegate.stack.postgres import PostgresServer
+from tidegate.top.readings import AdminReader
 
 FROM_HERE = {"Sec-Fetch-Site": "same-origin"}
 PAGES = ("/", "/why", "/clients", "/plans", "/regions", "/backends", "/changes", "/developer", "/access")
@@ -470,6 +472,28 @@ async def test_an_agent_is_no_node_and_hides_not_that_all_of_these_are_gone(serv
     await served.until_nodes(lambda nodes: not any(one["connected"] for one in nodes.values()))
     async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
         assert "No agent of us-east is connected." in (await Page(client, page.cookie).get("/")).text
+
+
+async def test_blocks_and_enforcement_overrides_in_force_are_counted_and_no_others(
+    served: RunningControlPlane, postgres_server: PostgresServer
+) -> None:
+    postgres_server.execute(
+        """
+        INSERT INTO blocks (block, client, reason_class)
+        SELECT 'b' || n, 'acme', 'abuse' FROM generate_series(1, 1001) n;
+        INSERT INTO blocks (block, client, reason_class, expires_at) VALUES ('ended', 'acme', 'abuse', now());
+        INSERT INTO enforcement (target, mode, expires_at) VALUES ('*', 'shadow', now()), ('_/one', 'shadow', NULL)
+        """,
+        database=DATABASE,
+    )
+    async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
+        shown = (await (await opened(client)).get("/")).text
+    assert re.search(r"<span>Blocks</span><b>1001</b>", shown)
+    assert re.search(r"<span>Enforcement overrides</span><b>1</b>", shown)
+    assert "All limits are set to shadow by hand." not in shown
+    with closing(AdminReader(served.url, ADMIN_TOKEN, datetime.now(UTC))) as reader:
+        reading = await asyncio.to_thread(reader.read)
+    assert (reading.blocks, reading.overrides) == (1001, ("_/one: shadow",))
 
 
 async def test_a_change_is_shown_at_once_in_every_open_tab(
