@@ -34,11 +34,15 @@ def ask(url: str, question: Mapping[str, object], *, token: str | None) -> Answe
     headers = {"X-Tidegate-Token": token} if token else {}
     try:
         with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as client:
-            response = client.post("/v1/check", json={**question, "explain": True})
-            if response.status_code in {400, 403, 422}:
-                response = client.post("/v1/check", json=question)
+            answer = _answer(client.post("/v1/check", json={**question, "explain": True}))
+            if answer.status in {400, 403, 422} and "allowed" not in answer.body:
+                answer = _answer(client.post("/v1/check", json=question))
     except httpx.HTTPError as error:
         return Answer(None, {"detail": f"no answer from {url}: {error or type(error).__name__}"})
+    return answer
+
+
+def _answer(response: httpx.Response) -> Answer:
     try:
         body = response.json()
     except ValueError:

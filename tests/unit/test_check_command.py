@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import httpx
 import pytest
 
-from tidegate.check import ALLOWED, DENIED, NO_ANSWER, UNKNOWN_KEY, Answer, show
+from tidegate import check
+from tidegate.check import ALLOWED, DENIED, NO_ANSWER, UNKNOWN_KEY, Answer, ask, show
 
 LIMIT = {"policy": "hourly", "limit": 5, "window_s": 3600, "remaining": 4, "reset_after_s": 60.0}
 PASSED = {"allowed": True, "client": "acme", "plan": "free", "retry_after_s": None, **LIMIT}
@@ -33,3 +35,25 @@ def test_an_answer_is_said_and_has_its_exit_code(
 ) -> None:  # fmt: skip
     assert show(Answer(status, body), question, as_json=False) == code
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "times"),
+    [(403, BLOCKED, 1), (403, {"detail": "explain: needs a gateway token"}, 2), (200, PASSED, 1)],
+    ids=["decision", "refused to explain", "allowed"],
+)
+def test_a_decision_is_asked_for_once(
+    status: int, body: dict[str, Any], times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(status, json=body)
+
+    kind = httpx.Client
+    monkeypatch.setattr(
+        check.httpx, "Client", lambda **_: kind(base_url="http://node", transport=httpx.MockTransport(answer))
+    )
+    assert ask("http://node", {"cost": 1}, token=None) == Answer(status, body)
+    assert len(asked) == times
