@@ -98,6 +98,8 @@ def filled(path: str, given: Mapping[str, str | None]) -> str:
     for name, value in names.items():
         if value in ("", ".", ".."):  # would lead to another resource
             raise ArgumentError(f"{name}: must not be {value!r}")
+        if "/" in value:
+            raise ArgumentError(f"{name}: must not hold a /")
 
     def kept(match: re.Match[str]) -> str:
         return match[1] if parameters(match[1]).keys() <= names.keys() else ""

@@ -16,7 +16,7 @@ NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
         (None, None, "/v1/enforcement"),
         (None, "hourly", "/v1/enforcement/hourly"),
         ("free", "hourly", "/v1/enforcement/free/hourly"),
-        ("a/b?c", "[{x}]", "/v1/enforcement/a%2Fb%3Fc/%5B%7Bx%7D%5D"),
+        ("a b?c", "[{x}]", "/v1/enforcement/a%20b%3Fc/%5B%7Bx%7D%5D"),
     ],
 )
 def test_a_part_goes_with_its_name(plan: str | None, limit: str | None, expected: str) -> None:
@@ -31,6 +31,8 @@ def test_no_name_leads_to_another_resource() -> None:
     for name in ("", ".", ".."):
         with pytest.raises(ArgumentError, match="limit: must not be"):
             filled(SWITCH, {"plan": "free", "limit": name})
+    with pytest.raises(ArgumentError, match="client: must not hold a /"):
+        filled("/v1/clients/{client}", {"client": "a/b"})
     with pytest.raises(ArgumentError, match="client: is needed"):
         filled("/v1/clients/{client}", {})
 
