@@ -194,5 +194,7 @@ def _gateway_fields(values: Fields) -> _GatewayFields:
 
 def _cost(value: str) -> int:
     if not (value.isascii() and value.isdigit() and len(value) <= 13 and int(value) <= MAX_COST):
-        raise RefusedInputError(403, "malformed_request", "X-Tidegate-Cost is not a whole number")
+        raise RefusedInputError(
+            403, "malformed_request", f"X-Tidegate-Cost must be a whole number, at most {MAX_COST:,}"
+        )
     return int(value)

@@ -104,9 +104,9 @@ def test_malformed_input_is_a_refusal(headers):
         ask(headers=headers)
 
 
-@pytest.mark.parametrize("cost", ["-1", "1.5", "x", "9" * 14, "", "\uff11"])
-def test_a_cost_that_is_no_whole_number_is_a_refusal(cost):
-    with pytest.raises(RefusedInputError):
+@pytest.mark.parametrize("cost", ["-1", "1.5", "x", "1000000000001", "9" * 14, "", "\uff11"])
+def test_a_cost_that_is_no_whole_number_or_too_large_is_a_refusal(cost):
+    with pytest.raises(RefusedInputError, match="must be a whole number, at most 1,000,000,000,000"):
         ask(headers=[("x-tidegate-cost", cost)], by_token=True)
 
 
