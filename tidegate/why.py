@@ -27,7 +27,7 @@ _CLIENT = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 
 
 class RefusedError(Exception):
-    """The control plane refused, or did not answer."""
+    """The control plane answered with something else than what was asked for; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ def run_why(url: str, token: str, asked: str, at: datetime | None, *, as_json: b
             while not found.denials and at is None and time.monotonic() < until:
                 time.sleep(ASK_AGAIN_S)
                 found = explain(client, asked, at, datetime.now(UTC))
-    except (httpx.HTTPError, RefusedError) as error:
+    except RefusedError as error:
+        errors().print(f"{url}: {error}", markup=False)
+        return NO_ANSWER
+    except httpx.HTTPError as error:
         errors().print(f"no answer from {url}: {error or type(error).__name__}", markup=False)
         return NO_ANSWER
     if as_json:
@@ -122,7 +125,8 @@ def _read(client: httpx.Client, path: str, /, **query: str) -> Any:
     except ValueError:
         raise RefusedError(f"{path} answered {answer.status_code} without JSON") from None
     if answer.is_error:
-        raise RefusedError(f"{path}: {body.get('detail') or answer.status_code}")
+        what = "the token was refused" if answer.status_code == 401 else f"{path} was refused"
+        raise RefusedError(f"{what} ({answer.status_code}): {body.get('detail') or answer.reason_phrase}")
     return body
 
 

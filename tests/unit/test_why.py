@@ -207,8 +207,9 @@ def test_what_strangers_called_their_request_steers_no_terminal(monkeypatch, cap
     assert all(letter.isprintable() for letter in text.replace("\n", ""))
 
 
-def test_without_an_answer_it_says_so(monkeypatch, capsys) -> None:
+def test_where_the_token_is_refused_it_says_so(monkeypatch, capsys) -> None:
     plane = ControlPlane()
     monkeypatch.setattr(plane, "answer", lambda _: httpx.Response(401, json={"detail": "the token is unknown"}))
     assert run(plane, monkeypatch) == NO_ANSWER
-    assert "the token is unknown" in capsys.readouterr().err
+    assert "the token was refused (401): the token is unknown" in (said := capsys.readouterr().err)
+    assert "no answer" not in said
