@@ -9,7 +9,7 @@ from data_plane.config.index import RuleIndex
 from data_plane.http import openapi
 from data_plane.http.answers import JSON_TYPE, Answer, InputError
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
-from data_plane.http.reading import unreadable, validate_attributes
+from data_plane.http.reading import unreadable, validate_names
 from data_plane.http.routes import read_body, to_response
 from data_plane.store.ports import Clock
 from data_plane.usage.repeated_denials import RepeatedDenials
@@ -42,8 +42,8 @@ class DenialReports:
                 report = _decode(body)
             except UNREADABLE as error:
                 raise unreadable(error) from error
-            for denial in report.denials:
-                validate_attributes(denial.attributes)
+            for position, denial in enumerate(report.denials):
+                validate_names(denial, body, f"denials[{position}].")
         except InputError as error:
             return error.answer()
         return Answer(202, JSON_TYPE, b'{"taken":%d}' % self._denials.take(report.denials))

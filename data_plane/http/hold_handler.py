@@ -16,7 +16,7 @@ from data_plane.holds.tokens import InvalidHoldError
 from data_plane.http import openapi
 from data_plane.http.answers import Answer, FieldError, InputError, json_answer, problem
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
-from data_plane.http.reading import unreadable, validate_attributes
+from data_plane.http.reading import unreadable, validate_names
 from data_plane.http.render import Renderer, not_understood, refused
 from data_plane.http.routes import read_body, to_response
 from data_plane.store.ports import Clock, StoreUnavailableError
@@ -105,11 +105,7 @@ class HoldHandler:
         except UNREADABLE as error:
             raise unreadable(error) from error
         if isinstance(request, (LeaseRequest, ReservationRequest)):
-            if request.client is not None and request.api_key is not None:
-                raise InputError(422, "client: stands in for api_key", [FieldError("client", "stands in for api_key")])
-            if request.endpoint is not None and request.path is not None:
-                raise InputError(422, "endpoint: stands in for path", [FieldError("endpoint", "stands in for path")])
-            validate_attributes(request.attributes)
+            validate_names(request, body)
         return request
 
     async def _give_back(self, returns: Sequence[Return]) -> list[int]:

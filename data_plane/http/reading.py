@@ -15,6 +15,7 @@ from tidegate.contract.decision import (
     CheckRequest,
 )
 from tidegate.contract.decoding import UNREADABLE, UnreadableError, what_is_wrong
+from tidegate.contract.holds import Asker
 
 ESCAPE = b"\\"
 _MAX_ATTRIBUTES = 16
@@ -115,16 +116,24 @@ def validate(request: CheckRequest, caller: Caller, body: bytes = b"") -> None:
     """Raise ``InputError`` for a check that decodes but is not allowed."""
     if not caller.trusted:
         _refuse_what_needs_a_gateway(request)
+    validate_names(request, body)
+
+
+def validate_names(request: CheckRequest | Asker, body: bytes, at: str = "") -> None:
+    """Raise ``InputError`` where it is said twice whose units or on which route, or in a text that is not taken.
+
+    ``at`` is where in the body the request stands, as ``denials[0].``.
+    """
     if request.client is not None and request.api_key is not None:
-        raise _wrong("client", "stands in for api_key: give one of them")
+        raise _wrong(f"{at}client", "stands in for api_key: give one of them")
     if request.endpoint is not None and request.path is not None:
-        raise _wrong("endpoint", "stands in for method and path: give one of them")
+        raise _wrong(f"{at}endpoint", "stands in for method and path: give one of them")
     if request.attributes:
-        validate_attributes(request.attributes)
+        _validate_attributes(request.attributes, at)
     if ESCAPE in body:  # nothing else can write a NUL into JSON
-        for field in ("api_key", "client", "method", "path", "endpoint", "request_id"):
-            if "\0" in (getattr(request, field) or ""):
-                raise _wrong(field, "must not hold a NUL")
+        for field in ("api_key", "client", "method", "path", "endpoint", "request_id", "policy"):
+            if "\0" in (getattr(request, field, None) or ""):
+                raise _wrong(f"{at}{field}", "must not hold a NUL")
 
 
 def _refuse_what_needs_a_gateway(request: CheckRequest) -> None:
@@ -156,13 +165,12 @@ def wrong_batch_size(size: int, most: int) -> InputError:
     return InputError(422, "wrong number of checks", [FieldError("checks", f"from 1 to {most}")])
 
 
-def validate_attributes(attributes: dict[str, str]) -> None:
-    """Raise ``InputError`` for attributes that are too many or too long."""
+def _validate_attributes(attributes: dict[str, str], at: str) -> None:
     if len(attributes) > _MAX_ATTRIBUTES:
-        raise _wrong("attributes", f"at most {_MAX_ATTRIBUTES}")
+        raise _wrong(f"{at}attributes", f"at most {_MAX_ATTRIBUTES}")
     for name, value in attributes.items():
         if len(value.encode()) > MAX_ATTRIBUTE_BYTES:
-            raise _wrong(f"attributes.{name[:64]}", f"at most {MAX_ATTRIBUTE_BYTES} bytes")
+            raise _wrong(f"{at}attributes.{name[:64]}", f"at most {MAX_ATTRIBUTE_BYTES} bytes")
 
 
 def _wrong(field: str, message: str, status: int = 422) -> InputError:

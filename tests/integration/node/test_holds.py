@@ -349,3 +349,28 @@ async def test_a_strict_limit_that_went_keeps_no_other_from_its_settlement(tmp_p
             settlement = {"reservation": answer.json()["reservation"], "cost": cost}
             assert (await newer.post("/v1/reservations/settle", json=settlement)).status_code == 200
             assert await remaining(newer) == left
+
+
+@pytest.mark.parametrize(
+    ("members", "field"),
+    [
+        ({"client": "acme", "api_key": KEY}, "client"),
+        ({"client": "acme", "endpoint": "export", "path": "/export"}, "endpoint"),
+        ({"client": "ac\0me"}, "client"),
+        ({"client": "acme", "method": "GET", "path": "/\0"}, "path"),
+        ({"client": "acme", "attributes": {"tier": "x" * 300}}, "attributes.tier"),
+    ],
+    ids=["two callers", "two routes", "NUL in a name", "NUL in a path", "long attribute"],
+)
+async def test_whatever_is_asked_is_refused_alike(tmp_path, valkey_url, members, field):
+    denial = {"denials": [{"client": "acme", "requests": 1, "cost": 1}, {**members, "requests": 1, "cost": 1}]}
+    asked = {
+        "/v1/check": (members, field),
+        "/v1/leases": ({**members, "units": 1}, field),
+        "/v1/reservations": ({**members, "cost": 1}, field),
+        "/v1/denials": (denial, f"denials[1].{field}"),
+    }
+    async with node_client(tmp_path, valkey_url, config()) as node:
+        for path, (body, at) in asked.items():
+            answer = await node.post(path, json=body)
+            assert (answer.status_code, [one["field"] for one in answer.json()["errors"]]) == (422, [at]), path
