@@ -69,7 +69,7 @@ def test_a_lease_is_returned_before_its_time_is_over_and_lost_afterwards():
     for one in (early, late):
         account = one.note(CHECK, 0, 0.0)
         one.granted(account, Held("o", "t", 10, 0.0, 1.0, ALLOWED))
-        assert one.take(CHECK, 4, 0.5) is ALLOWED
+        assert one.take(CHECK, 4, 0.5) == ALLOWED
     assert early.due(0.5) == []
     assert [(ending.token, ending.unused) for ending in early.due(0.9)] == [("t", 6)]
     assert early.take(CHECK, 1, 0.9) is None
@@ -81,7 +81,7 @@ def test_a_lease_that_runs_low_is_renewed_once():
     one = book()
     one.granted(one.note(CHECK, 0, 0.0), Held("o", "t", 10, 0.0, 1.0, ALLOWED))
     for _ in range(10):
-        assert one.take(CHECK, 1, 0.1) is ALLOWED
+        assert one.take(CHECK, 1, 0.1) == ALLOWED
     assert one.low == [CHECK]
     assert one.take(CHECK, 1, 0.1) is None
 
@@ -101,7 +101,7 @@ def test_sizes_follow_demand_and_shrink_near_the_limit():
 def test_a_denial_stands_for_its_time_and_for_no_smaller_cost():
     one = book()
     one.denied(one.note(CHECK, 0, 0.0), DENIED, 3, 0.0)
-    assert one.take(CHECK, 3, 0.9) == msgspec.structs.replace(DENIED, source="memory")
+    assert one.take(CHECK, 3, 0.9) == msgspec.structs.replace(DENIED, source="memory", retry_after_s=2.1)
     assert one.take(CHECK, 2, 0.9) is None
     assert one.take(CHECK, 3, 1.0) is None
 
@@ -134,3 +134,19 @@ def test_leases_of_accounts_that_make_room_go_back():
     one.accounts[Check(api_key="0")].asking = True
     one.note(Check(api_key="1"), 1, 0.5)
     assert [ending.token for ending in one.close(0.5)] == ["t2"]
+
+
+def test_the_times_of_a_held_answer_count_down() -> None:
+    held = book(remember_s=60.0)
+    allowed = Decision(allowed=True, policy="hourly", limit=9, remaining=5, reset_after_s=2.5, source="lease")
+    held.granted(held.note(CHECK, 0, 100.0), Held("o", "t", 10, 100.0, 10.0, allowed))
+    shown = [held.take(CHECK, 1, now).headers(now) for now in (100.25, 100.75, 102.0, 108.0)]
+    assert [lines["RateLimit"] for lines in shown] == [f'"hourly";r=5;t={t}' for t in (3, 2, 1, 0)]
+    assert [lines["X-RateLimit-Reset"] for lines in shown] == ["103", "103", "103", "108"]
+
+    other = CHECK._replace(endpoint="other")
+    held.denied(held.note(other, 0, 100.0), DENIED, 1, 100.0)
+    repeated = [held.take(other, 1, now) for now in (100.75, 101.25, 102.75)]
+    assert [decision.headers(0.0)["Retry-After"] for decision in repeated] == ["3", "2", "1"]
+    assert [decision.problem()["retry_after"] for decision in repeated] == [3, 2, 1]
+    assert held.take(other, 1, 103.0) is None

@@ -113,4 +113,18 @@ function headersOf(decision, style, nowMs) {
   return lines;
 }
 
-module.exports = { decisionOf, headersOf, refusal, withoutNode };
+/**
+ * A decision as it reads `passedS` seconds after it was made.
+ *
+ * @param {Decision} decision @param {number} passedS @returns {Decision}
+ */
+function later(decision, passedS) {
+  const [resetAfterS, retryAfterS] = [decision.resetAfterS, decision.retryAfterS].map((timeS) =>
+    timeS === undefined ? undefined : Math.max(0, timeS - passedS),
+  );
+  const { problem } = decision;
+  if (typeof problem?.retry_after !== 'number' || retryAfterS === undefined) return { ...decision, resetAfterS, retryAfterS };
+  return { ...decision, resetAfterS, retryAfterS, problem: { ...problem, retry_after: Math.ceil(retryAfterS) } };
+}
+
+module.exports = { decisionOf, headersOf, later, refusal, withoutNode };

@@ -11,6 +11,8 @@
  * @typedef {{ origin: string, lease: string, unused: number }} Ending a lease to return, to the node it came from
  */
 
+const { later } = require('./decision.js');
+
 // The part of a lease that is left when the next one is asked for.
 const RENEW_BELOW = 0.3;
 // The part of a lease's time in which it is no longer spent but returned.
@@ -19,7 +21,28 @@ const SMOOTHING = 0.5;
 const MOST_UNITS = 1e12;
 const LEAST_MEASURED_MS = 50;
 
-/** Units from one node until a moment; `decision` is what each of them is answered with. */
+/** What a node said when it was asked at `askedMs`, to be said again later. */
+class HeldAnswer {
+  /** @param {Decision} decision @param {number} askedMs */
+  constructor(decision, askedMs) {
+    this.decision = decision;
+    this._askedMs = askedMs;
+    this._passedS = 0;
+    this._later = decision;
+  }
+
+  /** The decision as it reads now: what has passed is taken off its times, by tenths of a second. @param {number} nowMs */
+  at(nowMs) {
+    const passedS = Math.floor((nowMs - this._askedMs) / 100) / 10;
+    if (passedS !== this._passedS) {
+      this._passedS = passedS;
+      this._later = Object.freeze(later(this.decision, passedS));
+    }
+    return this._later;
+  }
+}
+
+/** Units from one node until a moment; `answer` is what each of them is answered with. */
 class Lease {
   /**
    * @param {string} origin
@@ -36,7 +59,7 @@ class Lease {
     this.low = Math.floor(granted * RENEW_BELOW);
     this.until = askedMs + lastsMs;
     this.spendUntil = this.until - lastsMs * SETTLE_BEFORE;
-    this.decision = decision;
+    this.answer = new HeldAnswer(decision, askedMs);
   }
 
   /** @returns {Ending[]} what is to be returned of it; afterwards it holds nothing */
@@ -57,7 +80,7 @@ class Account {
     this.wanted = 0;
     this.since = nowMs;
     this.perS = 0;
-    /** @type {Decision | undefined} */
+    /** @type {HeldAnswer | undefined} */
     this.denial = undefined;
     this.deniedCost = 0;
     this.deniedUntil = -Infinity;
@@ -113,11 +136,12 @@ class LeaseBook {
         account.asking = true;
         this.low.push(key);
       }
-      return lease.decision;
+      return lease.answer.at(nowMs);
     }
     if (nowMs >= account.deniedUntil || cost < account.deniedCost || account.denial === undefined) return undefined;
-    this._repeat(key, cost, account.denial);
-    return account.denial;
+    const denial = account.denial.at(nowMs);
+    this._repeat(key, cost, denial);
+    return denial;
   }
 
   /** @param {string} key @param {number} cost @param {Decision} denial */
@@ -176,7 +200,7 @@ class LeaseBook {
   unitsToAsk(account, atLeast, nowMs) {
     account.asking = true;
     let units = Math.max(atLeast, Math.ceil((account.measure(nowMs) * this._leaseMs) / 1_000));
-    const remaining = account.lease?.decision.remaining;
+    const remaining = account.lease?.answer.decision.remaining;
     if (remaining !== undefined) units = Math.min(units, Math.max(atLeast, Math.floor(remaining / 2)));
     return Math.max(1, Math.min(units, this._maxUnits));
   }
@@ -197,7 +221,7 @@ class LeaseBook {
   denied(account, decision, cost, askedMs) {
     if (this._rememberMs === 0 || decision.status !== 429) return;
     const waitMs = decision.retryAfterS === undefined ? this._rememberMs : decision.retryAfterS * 1_000;
-    account.denial = Object.freeze({ ...decision, source: 'memory' });
+    account.denial = new HeldAnswer(Object.freeze({ ...decision, source: 'memory' }), askedMs);
     account.deniedCost = cost;
     account.deniedUntil = askedMs + Math.min(waitMs, this._rememberMs);
   }

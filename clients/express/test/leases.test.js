@@ -3,9 +3,10 @@
 // What is held: never more is let through than was granted in time, whatever the order of events. Time is played.
 const assert = require('node:assert/strict');
 const { describe, test } = require('node:test');
+const { headersOf } = require('../lib/decision.js');
 const { Lease, LeaseBook } = require('../lib/leases.js');
 
-const ALLOWED = { allowed: true, status: 200, source: 'lease', remaining: 1_000 };
+const ALLOWED = { allowed: true, status: 200, source: 'lease', remaining: 1_000, resetAfterS: undefined, retryAfterS: undefined };
 const DENIED = { allowed: false, status: 429, source: 'node', retryAfterS: 3 };
 const bookOf = (options) =>
   new LeaseBook({ leaseMs: 1_000, leaseAfterPerS: 5, maxLeaseUnits: 1_000, rememberDenialsMs: 1_000, maxAccounts: 100, ...options });
@@ -64,7 +65,7 @@ describe('a lease', () => {
     const [early, late] = [bookOf(), bookOf()];
     for (const book of [early, late]) {
       book.granted(book.note('k', 0, 0), leaseOf(10));
-      assert.equal(book.take('k', 4, 500), ALLOWED);
+      assert.deepEqual(book.take('k', 4, 500), ALLOWED);
     }
     assert.deepEqual(early.due(500), []);
     assert.deepEqual(early.due(900), [{ origin: 'o', lease: 't', unused: 6 }]);
@@ -76,7 +77,7 @@ describe('a lease', () => {
   test('that runs low is renewed once', () => {
     const book = bookOf();
     book.granted(book.note('k', 0, 0), leaseOf(10));
-    for (let nth = 0; nth < 10; nth++) assert.equal(book.take('k', 1, 100), ALLOWED);
+    for (let nth = 0; nth < 10; nth++) assert.deepEqual(book.take('k', 1, 100), ALLOWED);
     assert.deepEqual(book.low, ['k']);
     assert.equal(book.take('k', 1, 100), undefined);
   });
@@ -108,7 +109,7 @@ describe('a denial', () => {
   test('stands for its time, and for no smaller cost', () => {
     const book = bookOf();
     book.denied(book.note('k', 0, 0), DENIED, 3, 0);
-    assert.deepEqual(book.take('k', 3, 900), { ...DENIED, source: 'memory' });
+    assert.deepEqual(book.take('k', 3, 900), { ...DENIED, source: 'memory', resetAfterS: undefined, retryAfterS: 2.1 });
     assert.equal(book.take('k', 2, 900), undefined);
   });
 
@@ -137,6 +138,21 @@ describe('a denial', () => {
     forgetful.denied(forgetful.note('k', 0, 0), DENIED, 1, 0);
     assert.deepEqual([book.take('r', 1, 0), forgetful.take('k', 1, 0)], [undefined, undefined]);
   });
+});
+
+test('the times of a held answer count down', () => {
+  const book = bookOf({ rememberDenialsMs: 60_000 });
+  const decision = { ...ALLOWED, policy: 'hourly', limit: 9, remaining: 5, resetAfterS: 2.5 };
+  book.granted(book.note('k', 1, 100_000), leaseOf(10, { askedMs: 100_000, lastsMs: 10_000, decision }));
+  const shown = [100_250, 100_750, 102_000, 108_000].map((nowMs) => new Map(headersOf(book.take('k', 1, nowMs), 'both', nowMs)));
+  assert.deepEqual(shown.map((lines) => lines.get('RateLimit')), [3, 2, 1, 0].map((t) => `"hourly";r=5;t=${t}`));
+  assert.deepEqual(shown.map((lines) => lines.get('X-RateLimit-Reset')), ['103', '103', '103', '108']);
+
+  book.denied(book.note('other', 1, 100_000), { ...DENIED, problem: { retry_after: 3 } }, 1, 100_000);
+  const repeated = [100_750, 101_250, 102_750].map((nowMs) => book.take('other', 1, nowMs));
+  assert.deepEqual(repeated.map((denial) => new Map(headersOf(denial, 'both', 0)).get('Retry-After')), ['3', '2', '1']);
+  assert.deepEqual(repeated.map((denial) => denial.problem.retry_after), [3, 2, 1]);
+  assert.equal(book.take('other', 1, 103_000), undefined);
 });
 
 describe('accounts', () => {

@@ -35,10 +35,36 @@ class Ending(NamedTuple):
     unused: int
 
 
-class Lease:
-    """Units from one node until a moment; ``decision`` is what each of them is answered with."""
+class HeldAnswer:
+    """What a node said when it was asked at ``asked_at``, to be said again later."""
 
-    __slots__ = ("decision", "granted", "left", "low", "origin", "spend_until", "token", "until")
+    __slots__ = ("_asked_at", "_later", "_passed_s", "decision")
+
+    def __init__(self, decision: Decision, asked_at: float) -> None:
+        self.decision = decision
+        self._asked_at = asked_at
+        self._passed_s = 0.0
+        self._later = decision
+
+    def at(self, now: float) -> Decision:
+        """The decision as it reads now: what has passed is taken off its times, by tenths of a second."""
+        passed_s = int((now - self._asked_at) * 10) / 10
+        if passed_s != self._passed_s:
+            self._passed_s = passed_s
+            reset_after_s, retry_after_s = (
+                None if time_s is None else max(0.0, time_s - passed_s)
+                for time_s in (self.decision.reset_after_s, self.decision.retry_after_s)
+            )
+            self._later = msgspec.structs.replace(
+                self.decision, reset_after_s=reset_after_s, retry_after_s=retry_after_s
+            )
+        return self._later
+
+
+class Lease:
+    """Units from one node until a moment; ``answer`` is what each of them is answered with."""
+
+    __slots__ = ("answer", "granted", "left", "low", "origin", "spend_until", "token", "until")
 
     def __init__(
         self, origin: str, token: str | None, granted: int, asked_at: float, lasts_s: float, decision: Decision
@@ -50,7 +76,7 @@ class Lease:
         self.low = int(granted * RENEW_BELOW)
         self.until = asked_at + lasts_s
         self.spend_until = self.until - lasts_s * SETTLE_BEFORE
-        self.decision = decision
+        self.answer = HeldAnswer(decision, asked_at)
 
 
 class Account:
@@ -64,7 +90,7 @@ class Account:
         self.wanted = 0
         self.since = now
         self.rate = 0.0
-        self.denial: Decision | None = None
+        self.denial: HeldAnswer | None = None
         self.denied_cost = 0
         self.denied_until = 0.0
         self.not_before = 0.0
@@ -125,10 +151,11 @@ class LeaseBook:
             if lease.left < lease.low and not account.asking:
                 account.asking = True
                 self.low.append(check)
-            return lease.decision
+            return lease.answer.at(now)
         if now < account.denied_until and cost >= account.denied_cost > 0 and account.denial is not None:
-            self._repeat(check, cost, account.denial)
-            return account.denial
+            denial = account.denial.at(now)
+            self._repeat(check, cost, denial)
+            return denial
         return None
 
     def _repeat(self, check: Check, cost: int, denial: Decision) -> None:
@@ -169,8 +196,8 @@ class LeaseBook:
         units = max(at_least, ceil(account.measure(now) * self._lease_s))
         account.asking = True
         lease = account.lease
-        if lease is not None and lease.decision.remaining is not None:
-            units = min(units, max(at_least, lease.decision.remaining // 2))
+        if lease is not None and (remaining := lease.answer.decision.remaining) is not None:
+            units = min(units, max(at_least, remaining // 2))
         return max(1, min(units, self._max_units))
 
     def granted(self, account: Account, lease: Lease) -> list[Ending]:
@@ -184,7 +211,7 @@ class LeaseBook:
         if not self._remember_s or decision.status != 429:
             return
         wait_s = self._remember_s if decision.retry_after_s is None else decision.retry_after_s
-        account.denial = msgspec.structs.replace(decision, source="memory")
+        account.denial = HeldAnswer(msgspec.structs.replace(decision, source="memory"), asked_at)
         account.denied_cost = max(1, cost)
         account.denied_until = asked_at + min(wait_s, self._remember_s)
 
