@@ -27,8 +27,13 @@ from control_plane.limits.service import rows_of
 from control_plane.orm import present
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas.service import publish_limit
+from control_plane.routes import factors
+from control_plane.routes.schemas import ManualFactorView
+from control_plane.routes.service import MANUAL_FACTOR, Backends, manual_of
+from control_plane.web.etags import Preconditions
 
 NO_BOUND = 2**62
+_backends = Backends()
 _enforcement = EnforcementOverrides()
 Record = Mapping[str, Any]
 _SECTION_OF: dict[str, str] = {section.resource.noun: section.name for section in SECTIONS}
@@ -37,16 +42,19 @@ _SECTION_OF |= {"limit": "limits", "client": CLIENTS}
 
 
 async def undo(write: ConfigWrite, number: int) -> None:
-    """Take back what revision ``number`` changed, with overrides that it ended before their time; leave what others
-    changed since.
+    """Take back what revision ``number`` changed, manual factors too, with overrides that it ended before their time;
+    leave what others changed since.
     """
     await roll_back(write, number - 1, until=number)
     await write.session.flush()
     now = await present(write.session)
     lost: dict[str, dict[str, OverrideFigures]] = {}
     for resource, name, before, after in await repository.changed(
-        write.session, number - 1, number, [_enforcement.noun, "client"]
+        write.session, number - 1, number, [_enforcement.noun, MANUAL_FACTOR, "client"]
     ):
+        if resource == MANUAL_FACTOR:
+            await _factor_again(write, name, before, now)
+            continue
         if before is None:
             continue
         if resource == _enforcement.noun:
@@ -58,6 +66,15 @@ async def undo(write: ConfigWrite, number: int) -> None:
             if limit not in left and figures.expires_at is not None and figures.expires_at > now:
                 lost.setdefault(name, {})[limit] = figures
     await _override_again(write, lost)
+
+
+async def _factor_again(write: ConfigWrite, backend: str, before: Record | None, now: datetime) -> None:
+    row = await _backends.row(write.session, backend)
+    was = None if before is None else ManualFactorView.model_validate(before)
+    if was is not None and was.expires_at > now:
+        factors.set_manual(write, row, was, Preconditions(), now)
+    elif manual_of(row, now) is not None:
+        factors.clear_manual(write, row, Preconditions(), now)
 
 
 async def _enforce_again(write: ConfigWrite, was: EnforcementView, now: datetime) -> None:

@@ -17,18 +17,9 @@ from control_plane.routes.schemas import (
     ManualFactorView,
     RegionFactorView,
 )
-from control_plane.routes.service import to_document
+from control_plane.routes.service import MANUAL_FACTOR, end_manual, manual_of, to_document
 from control_plane.web.etags import Preconditions
 from tidegate.contract.load import BackendLoad
-
-NOUN = "manual factor"
-
-
-def manual_of(row: BackendRow, now: datetime) -> ManualFactorView | None:
-    """The manual factor while it is in force."""
-    if row.manual_factor is None or row.manual_expires_at is None or row.manual_expires_at <= now:
-        return None
-    return ManualFactorView(factor=row.manual_factor, expires_at=row.manual_expires_at, reason=row.manual_reason)
 
 
 def require_manual(row: BackendRow, now: datetime) -> ManualFactorView:
@@ -40,7 +31,11 @@ def require_manual(row: BackendRow, now: datetime) -> ManualFactorView:
 
 
 def set_manual(
-    write: ConfigWrite, row: BackendRow, body: ManualFactorReplace, preconditions: Preconditions, now: datetime
+    write: ConfigWrite,
+    row: BackendRow,
+    body: ManualFactorReplace | ManualFactorView,
+    preconditions: Preconditions,
+    now: datetime,
 ) -> ManualFactorView:
     """Put an operator's factor in force. Raises :class:`ConflictError` if the backend has no policy."""
     before = manual_of(row, now)
@@ -53,17 +48,15 @@ def set_manual(
     row.manual_factor, row.manual_expires_at, row.manual_reason = body.factor, body.expires_at, body.reason
     write.publish(to_document(row))
     view = ManualFactorView(factor=body.factor, expires_at=body.expires_at, reason=body.reason)
-    write.record(NOUN, row.backend, before, view)
+    write.record(MANUAL_FACTOR, row.backend, before, view)
     return view
 
 
 def clear_manual(write: ConfigWrite, row: BackendRow, preconditions: Preconditions, now: datetime) -> None:
     """End an operator's factor. Raises :class:`NotFoundError` without one."""
-    before = require_manual(row, now)
-    preconditions.check(before)
-    row.manual_factor = row.manual_expires_at = row.manual_reason = None
+    preconditions.check(require_manual(row, now))
+    end_manual(write, row, now)
     write.publish(to_document(row))
-    write.record(NOUN, row.backend, before, None)
 
 
 async def detail(session: AsyncSession, row: BackendRow, view: BackendView, now: datetime) -> BackendDetail:

@@ -1,7 +1,10 @@
 """What can be done with the route table."""
 
+from datetime import datetime
+
 from control_plane.adaptive.service import unknown_policy
 from control_plane.errors import ConflictError, FieldError, InvalidError
+from control_plane.orm import present
 from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import NamedRows, Resource
@@ -13,11 +16,15 @@ from control_plane.routes.schemas import (
     CapacityView,
     EndpointFields,
     EndpointView,
+    ManualFactorView,
     PullView,
 )
 from control_plane.web.fields import microseconds
 from tidegate.contract.config import Endpoint, route_shape
 from tidegate.contract.load import Backend, Capacity, ManualFactor, Pull, backend_violations
+
+MANUAL_FACTOR = "manual factor"
+"""As the audit log calls it."""
 
 
 class Backends(Resource[BackendRow, BackendFields, BackendView]):
@@ -41,7 +48,7 @@ class Backends(Resource[BackendRow, BackendFields, BackendView]):
         row = current or BackendRow(backend=name)
         row.adaptive = body.adaptive
         if row.adaptive is None:
-            row.manual_factor = row.manual_expires_at = row.manual_reason = None
+            end_manual(write, row, await present(write.session))
         row.pulls = [pull.model_dump() for pull in body.pulls]
         _set_capacity(row, body)
         if body.capacity is not None and row.capacity_rule_id is None:
@@ -56,8 +63,22 @@ class Backends(Resource[BackendRow, BackendFields, BackendView]):
 
     async def remove(self, write: ConfigWrite, row: BackendRow) -> None:
         """Delete a backend that serves no endpoint and that no reporter speaks for."""
+        end_manual(write, row, await present(write.session))
         await write.session.delete(row)
         write.withdraw(DocumentKey("backend", row.backend))
+
+
+def manual_of(row: BackendRow, now: datetime) -> ManualFactorView | None:
+    """The manual factor while it is in force."""
+    if row.manual_factor is None or row.manual_expires_at is None or row.manual_expires_at <= now:
+        return None
+    return ManualFactorView(factor=row.manual_factor, expires_at=row.manual_expires_at, reason=row.manual_reason)
+
+
+def end_manual(write: ConfigWrite, row: BackendRow, now: datetime) -> None:
+    """Take the manual factor from a row, if it has one, and record that."""
+    write.record(MANUAL_FACTOR, row.backend, manual_of(row, now), None)
+    row.manual_factor = row.manual_expires_at = row.manual_reason = None
 
 
 def to_document(row: BackendRow) -> Backend:

@@ -400,6 +400,38 @@ async def test_what_is_for_a_while_comes_back_when_it_is_taken_back(make_setting
         assert (await found.admin.get("/v1/enforcement/p/l")).json()["mode"] == "shadow"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/v1/backends/b", {}),
+        ("DELETE", "/v1/backends/b", None),
+        ("PUT", "/v1/backends/b/factor", {"factor": 0.25, "expires_at": "2099-01-01T00:00:00Z"}),
+        ("DELETE", "/v1/backends/b/factor", None),
+        ("PUT", "/v1/backends/other/factor", {"factor": 0.25, "expires_at": "2099-01-01T00:00:00Z"}),
+    ],
+)
+async def test_a_manual_factor_is_as_before_when_it_is_taken_back(
+    make_settings: Callable[..., Settings], method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    async with fleet(make_settings(), SLOW) as found:
+        at_once = {"Prefer": "rollout=immediate"}
+        manual = {"factor": 0.5, "expires_at": "2100-01-01T00:00:00Z", "reason": "a slow database"}
+        await found.write("/v1/adaptive-policies/protect", {"type": "controller"}, **at_once)
+        await found.write("/v1/backends/other", {"adaptive": "protect"}, **at_once)
+        await found.write("/v1/backends/b", {"adaptive": "protect"}, **at_once)
+        await found.nodes["us-1"].until(await found.write("/v1/backends/b/factor", manual, **at_once))
+        before = dict(found.nodes["us-1"].documents)
+        changed = await found.admin.request(method, path, json=body)
+        revision = int(changed.headers["x-tidegate-rollout"])
+        back = await found.admin.post(f"/v1/rollouts/{revision}/rollback", json={"reason": "no"})
+        assert back.status_code == 200, back.text
+        await found.all_digests_agree()
+        for name, node in found.nodes.items():
+            assert node.documents == before, name
+        assert (await found.admin.get("/v1/backends/b/factor")).json() == manual
+        assert (await found.admin.get("/v1/backends/other/factor")).status_code == 404
+
+
 async def test_tokens_do_not_wait_to_expire_for_clients_that_are_held_back(
     make_settings: Callable[..., Settings], postgres_server: PostgresServer
 ) -> None:
