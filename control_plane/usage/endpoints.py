@@ -126,6 +126,7 @@ async def list_client_limits(client: ClientName, request: Request) -> ClientLimi
 
 async def _answer(request: Request, page: Page, query: UsageQuery, accept: str | None, *, live: bool) -> Response:
     state = request.state
+    _check_kept(query, datetime.now(UTC), state.settings.usage_hourly_days)
     shipped = await state.questions.ship_now() if live else None
     as_csv = _wants_csv(accept)
     if as_csv and request.query_params.keys().isdisjoint({"limit", "cursor"}):
@@ -142,6 +143,19 @@ async def _answer(request: Request, page: Page, query: UsageQuery, accept: str |
     return Response(view.model_dump_json(), media_type="application/json", headers={"Vary": "Accept"})
 
 
+def _check_kept(query: UsageQuery, now: datetime, hourly_days: int) -> None:
+    """Raise :class:`InvalidError` for a query of hours of clients that are no longer kept."""
+    kept_since = _day_begin(now) - timedelta(days=hourly_days)
+    if not query.asks_clients or query.since >= kept_since:
+        return
+    kept = f"hours by client or key are kept for {hourly_days} days, since {kept_since:%Y-%m-%d}"
+    if query.step == "hour":
+        raise InvalidError([FieldError("from", f"is too long ago: {kept}; group by `day` instead")])
+    for field, at in (("from", query.since), ("to", query.until)):
+        if at < kept_since and at != _day_begin(at):
+            raise InvalidError([FieldError(field, f"must be midnight UTC, as only days go back so far: {kept}")])
+
+
 def _item(row: RowMapping, step: Step) -> UsageItem:
     named = {reading.member_of(dimension): row.get(column) or None for dimension, column in reading.COLUMNS.items()}
     at = {} if step == "none" else {step: row["at"]}
@@ -152,6 +166,10 @@ def _wants_csv(accept: str | None) -> bool:
     """Whether CSV is named, and JSON is not."""
     kinds = [kind.partition(";")[0].strip().lower() for kind in (accept or "").split(",")]
     return "text/csv" in kinds and "application/json" not in kinds
+
+
+def _day_begin(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _next_hour(at: datetime) -> datetime:

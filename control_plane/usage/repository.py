@@ -200,6 +200,11 @@ class UsageQuery(NamedTuple):
         """The columns that lines are grouped by, in their order."""
         return [*(["at"] if self.step != "none" else []), *(COLUMNS[dimension] for dimension in self.group_by)]
 
+    @property
+    def asks_clients(self) -> bool:
+        """Whether it asks for a client or a key, which the totals of all clients do not tell."""
+        return not {*self.group_by, *self.only}.isdisjoint({"client", "key"})
+
 
 async def complete_until(session: AsyncSession) -> dict[str, datetime | None]:
     """By region, the instant up to which all usage has arrived; ``None`` where none ever did.
@@ -270,17 +275,12 @@ def _read_cursor(text: str, names: Sequence[str], step: Step) -> list[Any]:
 
 def _source(query: UsageQuery) -> FromClause:
     """The rows to add up: totals of all clients if the query needs no client and no key, else the clients' rows."""
-    asked = {*query.group_by, *query.only}
-    of_limits = "limit" in asked
-    if asked.isdisjoint({"client", "key"}):
-        at: _Column = UsageTotal.hour if query.step != "day" else _day_of(UsageTotal.hour)
-        rows = _rows(UsageTotal, at, query, of_limits=of_limits)
-        return rows.where(UsageTotal.hour >= query.since, UsageTotal.hour < query.until).subquery()
-    hours = _rows(
-        UsageHour, UsageHour.hour if query.step != "day" else _day_of(UsageHour.hour), query, of_limits=of_limits
-    )
-    within = hours.where(UsageHour.hour >= query.since, UsageHour.hour < query.until)
-    if query.step != "day":
+    of_limits = "limit" in {*query.group_by, *query.only}
+    table = UsageHour if query.asks_clients else UsageTotal
+    at: _Column = table.hour if query.step == "hour" else _day_of(table.hour)
+    hours = _rows(table, at, query, of_limits=of_limits)
+    within = hours.where(table.hour >= query.since, table.hour < query.until)
+    if query.step == "hour" or not query.asks_clients:
         return within.subquery()
     # days that are rolled up come from their own rows: their hours may be gone
     rolled_up = select(UsageDayState.day).where(~UsageDayState.stale)

@@ -69,6 +69,15 @@ async def days(served: RunningControlPlane) -> list[tuple[str, int, int]]:
     return [(item["day"], item["allowed"], item["denied"]) for item in items]
 
 
+async def all_the_time(served: RunningControlPlane) -> dict[str, tuple[int, int]]:
+    found = {}
+    for group_by in ("client", "key"):
+        params = {"group_by": group_by, "client": "acme", **long_ago()}
+        (item,) = (await served.admin.get("/v1/usage", params=params)).raise_for_status().json()["items"]
+        found[group_by] = item["allowed"], item["denied"]
+    return found
+
+
 async def test_days_are_the_sum_of_their_hours_before_and_after_the_roll_up_and_when_hours_come_late(
     served: RunningControlPlane, a_database: Database, postgres_server: PostgresServer, database_name: str
 ) -> None:
@@ -90,6 +99,7 @@ async def test_days_are_the_sum_of_their_hours_before_and_after_the_roll_up_and_
         postgres_server.execute, "DELETE FROM usage_hourly WHERE hour < current_date", database=database_name
     )
     assert await days(served) == expected
+    assert await all_the_time(served) == {"client": (18, 1), "key": (18, 1)}
     # what comes late makes the day anew (here from the late hour alone, as the others were deleted)
     await ship(served, batch(4, cell(allowed=2), hour=yesterday_noon()))
     assert await roll_up(a_database, partitions, today()) == [yesterday]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from control_plane.usage.models import LARGEST
 from testing.control_plane import RunningControlPlane
-from tests.integration.control_plane.usage_batches import FREE, batch, cell, ship, this_hour, totals
+from tests.integration.control_plane.usage_batches import FREE, batch, cell, now, ship, this_hour, totals
 from tidegate.contract.usage import MAX_CELLS, Denials, LimitName, Place, pack
 from tidegate.stack.postgres import PostgresServer
 
@@ -218,3 +218,29 @@ async def test_names_what_is_wrong_with_a_question(served: RunningControlPlane) 
         answer = await served.admin.get("/v1/usage", params=params)
         assert answer.status_code == 422
         assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+
+async def test_refuses_hours_of_clients_that_are_no_longer_kept(served: RunningControlPlane) -> None:
+    midnight = now().replace(hour=0, minute=0, second=0, microsecond=0)
+    kept, gone, noon = (midnight - timedelta(days=days) for days in (92, 94, 95.5))
+    for params, field in [
+        ({"client": "acme", "from": kept}, None),
+        ({"client": "acme", "from": gone}, "from"),
+        ({"key": "key_1", "from": gone, "to": kept}, "from"),
+        ({"group_by": "hour,client", "from": gone}, "from"),
+        ({"group_by": "hour,plan", "from": noon}, None),
+        ({"group_by": "day,client", "from": gone}, None),
+        ({"group_by": "client", "from": gone, "to": midnight + timedelta(hours=1)}, None),
+        ({"group_by": "client", "from": noon}, "from"),
+        ({"group_by": "day,key", "from": noon - timedelta(days=1.5), "to": noon}, "to"),
+    ]:
+        query = {name: value if isinstance(value, str) else value.isoformat() for name, value in params.items()}
+        answer = await served.admin.get("/v1/usage", params=query)
+        faults = [error["field"] for error in answer.json().get("errors", [])]
+        assert (answer.status_code, faults) == ((200, []) if field is None else (422, [field])), params
+        assert field is None or "kept for 93 days" in answer.text
+    (await served.admin.put("/v1/plans/free", json={})).raise_for_status()
+    (await served.admin.put("/v1/clients/acme", json={"plan": "free"})).raise_for_status()
+    for headers in ({}, {"Accept": "text/csv"}):
+        answer = await served.admin.get("/v1/clients/acme/usage", params={"from": gone.isoformat()}, headers=headers)
+        assert answer.status_code == 422
