@@ -3,12 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-import msgspec
-
 from control_plane.clients import writes
 from control_plane.enforcement.service import EnforcementOverrides
 from control_plane.limits.models import SPLIT_MODES
-from control_plane.limits.service import OutsideLimits, Plans, publish_plan, rules_in, to_rule
+from control_plane.limits.service import OutsideLimits, Plans, changed_but_limit, publish_plan, rules_in, to_rule
 from control_plane.publishing.repository import ChangedDocument, DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas.scheduling import schedule_shares
@@ -50,7 +48,7 @@ async def cascade(write: ConfigWrite) -> None:
             write.record(_overrides.noun, row.target, _overrides.view(row), None)
             await _overrides.remove(write, row)
     for owner in owners:
-        changed = [name for name, rule in owner.before.items() if not _same_but_limit(rule, owner.after.get(name))]
+        changed = changed_but_limit(owner.before, owner.after)
         if changed and owner.name != OUTSIDE_PLANS:
             await writes.drop_overrides(write, owner.name, owner.after, changed)
 
@@ -79,8 +77,3 @@ def _may_move_shares(owner: _Owner) -> bool:
     known = {rule.id for rule in owner.before.values()}
     rules = (*owner.before.values(), *owner.after.values())
     return any(rule.mode in SPLIT_MODES or rule.id not in known for rule in rules)
-
-
-def _same_but_limit(rule: LimitRule, other: LimitRule | None) -> bool:
-    """Whether clients' own figures fit both rules alike, as they take the place of the limit."""
-    return other is not None and rule == msgspec.structs.replace(other, limit=rule.limit)

@@ -40,7 +40,10 @@ NDJSON = "application/x-ndjson"
 
 
 class ConfigChange(View):
-    """One named thing of a section, before and after, as the file writes it; ``null`` where it is not."""
+    """One named thing of a section, before and after, as the file writes it; ``null`` where it is not.
+
+    So is an override that goes as it no longer fits its client's plan: ``acme.overrides.hourly`` in ``clients``.
+    """
 
     section: SectionName
     name: str
@@ -103,9 +106,10 @@ async def put_config(
 ) -> Response:
     """Make the configuration what a file says: all of it in one revision, or nothing.
 
-    A section that is absent is left alone; an empty one means none. Clients and their overrides are only deleted with
-    `prune=clients`. `If-Match` takes the revision that was read. With `Accept: application/x-ndjson` the answer is a
-    line of `{"done": n, "of": m}` for each part of the clients, and at last one of `{"status": ..., "body": ...}`.
+    A section that is absent is left alone; an empty one means none. Clients and overrides that the file leaves out
+    are only deleted with `prune=clients`; an override that no longer fits its client's plan goes, and `changes` names
+    it. `If-Match` takes the revision that was read. With `Accept: application/x-ndjson` the answer is a line of
+    `{"done": n, "of": m}` for each part of the clients, and at last one of `{"status": ..., "body": ...}`.
     """
     wanted = _Wanted(body, dry_run=dry_run, prunes=bool(prune), allow_deletes=allow_deletes)
     return await _answer(request, wanted, change)
@@ -151,8 +155,10 @@ async def _put(wanted: _Wanted, change: Change, progress: writing.Progress | Non
         change.preconditions.check_tag(revision_tag(write.revision))
         found = await writing.differences_to(write, wanted.file, prunes_clients=wanted.prunes)
         check_deletions(found, wanted.allow_deletes)
-        runtime = await repository.runtime_state(write.session)
         await writing.apply(write, wanted.file, found, progress)
+        found += writing.lost_overrides(write, (wanted.file.clients or ()) if wanted.prunes else ())
+        check_deletions(found, wanted.allow_deletes)
+        runtime = await repository.runtime_state(write.session)
         applied = _applied(write.revision, found, runtime, dry_run=wanted.dry_run)
         begun = write.once_published(lambda session: _begun(session, write.began))
     if wanted.dry_run:

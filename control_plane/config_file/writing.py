@@ -9,11 +9,13 @@ from control_plane.clients.schemas import OverrideFigures
 from control_plane.clients.writes import ClientWish
 from control_plane.config_file import entries, sections
 from control_plane.config_file.differences import Difference, differences
+from control_plane.config_file.entries import Normal
 from control_plane.config_file.places import within
 from control_plane.config_file.schemas import ClientEntry
 from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTIONS, ConfigFile, Section
 from control_plane.database import chunks
 from control_plane.errors import ConflictError, FieldError
+from control_plane.limits.service import changed_but_limit
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
 
@@ -72,6 +74,8 @@ async def apply(
     write: ConfigWrite, file: ConfigFile, changes: Sequence[Difference], progress: Progress | None = None
 ) -> None:
     """Write all of ``changes``. Raises :class:`InvalidError` or :class:`ConflictError` that name the place."""
+    plans = [change.name for change in changes if change.section == "plans" and change.before is not None]
+    rules_before = await writes.rules_of(write.session, plans)
     gone = [change for change in changes if change.after is None]
     first = [change for change in gone if change.section != CLIENTS and BY_NAME[change.section].goes_first]
     await delete(write, first)
@@ -93,6 +97,30 @@ async def apply(
     clients = [change for change in changes if change.section == CLIENTS and change.after]
     await put_clients(write, file.clients or {}, clients, progress)
     await delete(write, [change for change in gone if change not in first])
+    # what follows from the write would delete them later, when nobody can say so any more
+    rules = await writes.rules_of(write.session, plans)
+    for plan, before in rules_before.items():
+        after = rules.get(plan, {})
+        await writes.drop_overrides(write, plan, after, changed_but_limit(before, after))
+
+
+def lost_overrides(write: ConfigWrite, pruned: Collection[str]) -> list[Difference]:
+    """Overrides that this write deleted as they do not fit their client's plan any more, each a deletion of its own.
+
+    Those of ``pruned`` clients are what the file says.
+    """
+    before: dict[str, Normal] = {}
+    after: dict[str, Normal] = {}
+    for event in write.events:
+        if event.resource == "client" and event.before is not None and event.after is not None:
+            before.setdefault(event.name, event.before["overrides"])
+            after[event.name] = event.after["overrides"]
+    lost = []
+    for client in before.keys() - set(pruned):
+        for limit in before[client].keys() - after[client].keys():
+            figures = {name: value for name, value in before[client][limit].items() if value is not None}
+            lost.append(Difference(CLIENTS, f"{client}.overrides.{limit}", figures, None))
+    return sorted(lost)
 
 
 async def put_clients(

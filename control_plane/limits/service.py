@@ -202,6 +202,15 @@ def rules_in(key: DocumentKey, body: str | None) -> dict[int, LimitRule]:
     return {rule.id: rule for rule in limits if isinstance(rule, LimitRule)}
 
 
+def changed_but_limit(before: Mapping[str, LimitRule], after: Mapping[str, LimitRule]) -> list[str]:
+    """The limits that differ in more than ``limit``, or are gone: clients' own figures may no longer fit them."""
+    return [
+        name
+        for name, rule in before.items()
+        if name not in after or rule != msgspec.structs.replace(after[name], limit=rule.limit)
+    ]
+
+
 def is_split(row: LimitRow) -> bool:
     """Whether regions have shares of the limit, by its mode or as somebody gave them."""
     return row.mode in SPLIT_MODES or bool(row.shares or row.auto_shares)

@@ -134,6 +134,39 @@ async def test_many_deletions_must_be_allowed_by_number(api: httpx.AsyncClient) 
     assert (await applied(api, changed(clients={}), prune="clients", allow_deletes=11)).status_code == 200
 
 
+async def test_overrides_that_go_with_their_limit_are_named_and_count_as_deletions(api: httpx.AsyncClient) -> None:
+    clients = {f"c{number}": {"plan": "free", "overrides": {"hourly": 5}} for number in range(10, 21)}
+    await applied(api, changed(plans={"free": {"limits": {"hourly": {"limit": "1000/h"}}}}, clients=clients))
+    await api.put("/v1/clients/c10/overrides/hourly", json={"limit": 9, "expires_at": SOON})
+    renamed = {"free": {"limits": {"each-hour": {"limit": "1000/h"}}}}
+    # one of them is in the file too, which renames its override as well
+    file = changed(plans=renamed, clients={"c20": {"plan": "free", "overrides": {"each-hour": 5}}})
+    for refused in (await applied(api, file), await applied(api, file, dry_run=True)):
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "allow_deletes")
+        assert "allow_deletes=11" in refused.json()["detail"]
+    assert (await exported(api))["clients"] == clients
+    compared = (await api.post("/v1/config/diff", json=file, params={"allow_deletes": 11})).json()
+    made = (await applied(api, file, allow_deletes=11)).json()
+    for said in (compared, made):
+        assert said["counts"] == {"plans": {"update": 1}, "clients": {"update": 1, "delete": 11}}
+        gone = {change["name"]: change["before"] for change in said["changes"] if change["action"] == "delete"}
+        assert gone.keys() == {f"{client}.overrides.hourly" for client in clients}
+        assert gone["c11.overrides.hourly"] == {"limit": 5}
+        assert said["runtime"] == []
+        assert (gone["c10.overrides.hourly"]["limit"], gone["c10.overrides.hourly"]["then"]["limit"]) == (9, 5)
+    left = {client: {"plan": "free"} for client in clients}
+    assert (await exported(api))["clients"] == left | {"c20": {"plan": "free", "overrides": {"each-hour": 5}}}
+
+
+async def test_an_override_that_goes_as_its_client_moves_is_named(api: httpx.AsyncClient) -> None:
+    await applied(api, FILE)
+    moved = changed(clients={"globex": {"plan": "pro"}})
+    for said in ((await applied(api, moved, dry_run=True)).json(), (await applied(api, moved)).json()):
+        assert said["counts"] == {"clients": {"update": 1, "delete": 2}}
+        gone = [change["name"] for change in said["changes"] if change["action"] == "delete"]
+        assert gone == ["globex.overrides.burst", "globex.overrides.hourly"]
+
+
 async def test_runtime_state_is_shown_and_left_alone(api: httpx.AsyncClient) -> None:
     await applied(api, FILE)
     await api.put("/v1/clients/acme/overrides/exports", json={"limit": 7, "expires_at": SOON})
