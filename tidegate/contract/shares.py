@@ -66,12 +66,17 @@ def units_of(step: ShareStep, whole: int) -> dict[str, int]:
     A third is 333,333,333,333 parts, and so much of 60 is less than 20. Were that rounded down, what one region spent
     of its 20 units would be another's once the limit changes and changes back within a window.
     """
-    if sum(step.shares.values()) != step.limit:
+    if not step.limit or sum(step.shares.values()) != step.limit:
         return in_proportion(step.shares, step.limit, whole)
-    return split(whole, {region: _fraction(part, step.limit) for region, part in step.shares.items()})
+    return split(whole, _fractions(tuple(step.shares.items()), step.limit))
 
 
 @lru_cache(maxsize=1_024)
-def _fraction(part: int, whole: int) -> Fraction:
-    """The fraction that a part of a step stands for; cached, as many clients' figures are divided by one step."""
-    return Fraction(part, whole).limit_denominator(_DENOMINATOR)
+def _fractions(parts: tuple[tuple[str, int], ...], whole: int) -> Mapping[str, Fraction]:
+    """The fractions that parts stand for: the simple ones of which they are the ``split``, else the parts themselves.
+
+    Cached, as many clients' figures are divided by one step.
+    """
+    exact = {name: Fraction(part, whole) for name, part in parts}
+    simple = {name: fraction.limit_denominator(_DENOMINATOR) for name, fraction in exact.items()}
+    return simple if split(whole, simple) == dict(parts) else exact

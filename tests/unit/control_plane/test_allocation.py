@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data_plane.config.strict_limits import divided
@@ -63,6 +63,20 @@ def test_a_limits_parts_stand_for_the_same_units_as_the_weights_that_they_were_m
     by_name = {f"r{number}": weight for number, weight in enumerate(weights)}
     step = ShareStep(limit=PARTS, shares=split(PARTS, by_name))
     assert units_of(step, limit) == split(limit, by_name)
+
+
+@given(
+    st.integers(0, 10**9), st.integers(3, 12), st.lists(st.floats(0, 1, allow_subnormal=False), min_size=2, max_size=2)
+)
+@example(10**9, 7, [0.3333334, 0.5])
+def test_no_region_has_less_of_parts_than_they_are_worth(limit: int, digits: int, cuts: list[float]) -> None:
+    """A cut is worth its parts, rounded down. So it must be within the division that it cuts."""
+    low, high = sorted(round(cut * 10**digits) for cut in cuts)
+    weights = {"a": Fraction(low), "b": Fraction(high - low), "c": Fraction(10**digits - high)}
+    step = ShareStep(limit=PARTS, shares=split(PARTS, weights))
+    found = units_of(step, limit)
+    assert sum(found.values()) == limit
+    assert all(found[name] >= part * limit // PARTS for name, part in step.shares.items())
 
 
 def test_a_cut_of_a_limits_parts_is_rounded_down() -> None:
