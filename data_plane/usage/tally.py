@@ -11,6 +11,7 @@ import asyncio
 import time
 from typing import NamedTuple
 
+import msgspec
 import structlog
 
 from data_plane.config.index import Principal
@@ -42,17 +43,14 @@ _BY_THE_ONLY: DenyingLimits = ((0,), ())
 _BY_NONE: DenyingLimits = ((), ())
 
 
-class Counts:
+class Counts(msgspec.Struct, gc=False):
     """The requests of one caller under one limit set."""
 
-    __slots__ = ("allowed", "cost", "denied_by")
-
-    def __init__(self) -> None:
-        self.allowed = 0
-        self.cost = 0
-        """Units that the allowed requests took."""
-        self.denied_by: dict[DenyingLimits, tuple[int, int]] | None = None
-        """Denied requests and their units, by the limits that denied."""
+    allowed: int = 0
+    cost: int = 0
+    """Units that the allowed requests took."""
+    denied_by: dict[DenyingLimits, tuple[int, int]] | None = None
+    """Denied requests and their units, by the limits that denied."""
 
     def add(self, other: "Counts") -> None:
         """Add other counts."""
