@@ -1,16 +1,5 @@
 """`python -m tools.bench.modes`: a decision where its limit is shared with a region, and where the store is gone,
-beside the plain one, in one run.
-
-Run by hand. CPU of the node a decision: closed loop, 64 in flight. Latencies: open loop with Poisson arrivals over 64
-connections, at each rate. All servers are up all the time, each with a store of its own, and are asked one after the
-other in short turns and random order: what else the machine has to do comes and goes within seconds and concerns all
-alike. Open loops in which the hypervisor took a core away (10 ms and more) are left out: their p99 is that of other
-guests, several times ours. Figures are medians: of CPU over all turns, of p99 over all other open loops of a rate. Of
-the stores the longest call of the whole run.
-
-The agents, the stores and the generator share one core, the nodes have the other. By `nice -n -10` the node, its store
-and the generator go first, as where agents have a core of their own: otherwise latencies show how long the generator
-waits for an agent's time slice.
+beside the plain one, in one run; with ``--write`` it is docs/benchmarks-modes.md.
 """
 
 import argparse
@@ -24,19 +13,20 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import msgspec
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.progress import track
-from rich.table import Table
 
 from tidegate.contract.config import Change, Plan
 from tidegate.stack.ports import free_ports
 from tidegate.stack.store import StoreServer, valkey_binary
-from tools.bench.machine import process_cpu_s, stolen_s, woken_at_once
+from tools.bench.machine import describe, process_cpu_s, source_revision, stolen_s, woken_at_once
 from tools.bench.open_loop import compiled
 from tools.bench.place import Place, prepared_place, running_store
 from tools.bench.rls import CALLERS, HTTP_PACER, IN_FLIGHT, Target, drive, http_request, record
@@ -53,6 +43,30 @@ LOOPS, LOOP_S = 3, 0.5
 SETTLED_S = 1.5
 """Counts are told within a second: what a turn left is done before the next one."""
 PLAIN, SHARED, ALONE, FLOOR = "regional", "shared, one peer", "store gone, local", "nginx answering a constant"
+PAGE = """# Benchmarks: a decision by mode
+
+Written by `python -m tools.bench.modes --write docs/benchmarks-modes.md` on {day}, at commit {commit}:
+no figure in this file was typed by hand. Read the ratios first.
+
+- All servers are up all the time, each with a store of its own, and are asked one after the other in short turns and
+  random order ({turns} turns): what else the machine has to do comes and goes within seconds and concerns all alike.
+  {callers:,} clients ask in turn.
+- CPU of the node a decision: closed loop, {in_flight} in flight; the median of all turns.
+- p99: open loop with Poisson arrivals over {in_flight} connections; the median of loops of {loop_s} s. Loops in which
+  the hypervisor took a core away (10 ms and more) are left out: their p99 is that of other guests, several times ours.
+- The nodes have one core. Agents, stores and the generator share the other. With `nice -n -10` the node, its store and
+  the generator go first, as where agents have a core of their own: otherwise latencies show how long the generator
+  waits for an agent's time slice.
+
+Machine: {cpu}, {cores} cores, kernel {kernel}, Python {python}, Valkey {valkey}; niceness {niceness}.
+
+{table}
+
+{ratios}
+
+Store of the node with a peer: {slow} calls over {slow_us} µs, the longest {longest} µs; time in which the machine
+did something else counts.
+"""
 
 
 class Asked(NamedTuple):
@@ -73,6 +87,7 @@ def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--write", type=Path, help="the document")
     parser.add_argument("--requests", type=int, default=20_000, help="in the closed loop of a turn")
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
@@ -84,7 +99,10 @@ def main() -> None:
             for asked in random.sample(servers, len(servers)):
                 turns[asked.target.title].append(_turn(asked, directory, arguments.requests, place.cores.load))
         shared = next(asked.store for asked in servers if asked.target.title == SHARED)
-        _print(turns, slow_calls(shared.url))
+        page = document(turns, slow_calls(shared.url))
+        Console(width=140).print(Markdown(page))
+        if arguments.write is not None:
+            arguments.write.write_text(page)
 
 
 def _servers(stack: contextlib.ExitStack, place: Place, directory: Path) -> Iterator[Asked]:
@@ -162,23 +180,30 @@ def _poisson(rate: int, seconds: float) -> Iterator[int]:
         at += random.expovariate(rate)
 
 
-def _print(turns: dict[str, list[Turn]], slow: Sequence[int]) -> None:
-    console = Console(width=140)
-    tails_of = (f"p99 ms at {rate:,}/s (loops)" for rate in RATES)
-    table = Table("node", "CPU µs a decision (least to most)", *tails_of)
+def document(turns: Mapping[str, Sequence[Turn]], slow_us: Sequence[int]) -> str:
+    """The page; ``slow_us`` are the calls of the shared node's store that took long, the longest last."""
+    machine = describe()
+    head = ("node", "CPU µs a decision (least to most)", *(f"p99 ms at {rate:,}/s (loops)" for rate in RATES))
+    lines: list[Sequence[str]] = [head, ["---"] * len(head)]
     for title, own in turns.items():
         costs = [turn.cpu_us for turn in own]
-        tails = [f"{_tail(own, rate):.2f}  ({len(_p99s_ms(own, rate))})" for rate in RATES]
-        table.add_row(title, f"{median(costs):.1f}  ({min(costs):.1f} to {max(costs):.1f})", *tails)
-    console.print(table)
-    for one, other in ((SHARED, PLAIN), (ALONE, PLAIN), (PLAIN, FLOOR)):
-        these, those = turns[one], turns[other]
-        cpu = median(turn.cpu_us for turn in these) / median(turn.cpu_us for turn in those)
-        tails = [f"{_tail(these, rate) / _tail(those, rate):.2f} at {rate:,}/s" for rate in RATES]
-        console.print(f"{one} / {other}: CPU {cpu:.2f}, p99 {', '.join(tails)}")
-    console.print(
-        f"store of the node with a peer: {len(slow)} script calls over {SLOW_US} µs, the longest {slow[-1:]} µs"
-    )
+        tails = (f"{_tail(own, rate):.2f} ({len(_p99s_ms(own, rate))})" for rate in RATES)
+        lines.append((title, f"{median(costs):.1f} ({min(costs):.1f} to {max(costs):.1f})", *tails))
+    return PAGE.format(
+        day=datetime.now(UTC).date(), commit=source_revision(), turns=len(turns[PLAIN]), callers=CALLERS,
+        in_flight=IN_FLIGHT, loop_s=LOOP_S, cpu=machine.cpu, cores=machine.cores, kernel=machine.kernel,
+        python=machine.python, valkey=machine.versions.get("Valkey", "?"), niceness=machine.niceness,
+        table="\n".join(f"| {' | '.join(cells)} |" for cells in lines),
+        ratios="\n".join(_ratios(turns, *pair) for pair in ((SHARED, PLAIN), (ALONE, PLAIN), (PLAIN, FLOOR))),
+        slow=len(slow_us), slow_us=SLOW_US, longest=max(slow_us, default=0),
+    )  # fmt: skip
+
+
+def _ratios(turns: Mapping[str, Sequence[Turn]], one: str, other: str) -> str:
+    these, those = turns[one], turns[other]
+    cpu = median(turn.cpu_us for turn in these) / median(turn.cpu_us for turn in those)
+    tails = (f"{_tail(these, rate) / _tail(those, rate):.2f} at {rate:,}/s" for rate in RATES)
+    return f"- {one} / {other}: CPU {cpu:.2f}; p99 {', '.join(tails)}"
 
 
 def _tail(turns: Sequence[Turn], rate: int) -> float:
