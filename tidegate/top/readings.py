@@ -114,12 +114,12 @@ class AdminReader:
         at = datetime.now(UTC)
         if at - self._since > LONGEST:
             self._since = _hour(at)
-        usage = self._get("/v1/usage", {"group_by": "region", "from": self._since.isoformat(), "limit": "1000"})
+        usage = self._all("/v1/usage", {"group_by": "region", "from": self._since.isoformat()})
         busiest = self._get("/v1/usage/busiest", {"count": str(READ), "from": self._since.isoformat()})
         return Reading(
             at=datetime.now(UTC),
-            regions=tuple(item["region"] for item in self._get("/v1/regions", {"limit": "1000"})["items"]),
-            nodes=tuple(self._get("/v1/nodes", {"limit": "1000"})["items"]),
+            regions=tuple(item["region"] for item in self._all("/v1/regions")["items"]),
+            nodes=tuple(self._all("/v1/nodes")["items"]),
             by_region={item["region"]: _counts(item) for item in usage["items"]},
             by_client={item["client"]: _counts(item) for item in busiest["items"]},
             until={region: _instant(at) for region, at in usage["complete_until"].items()},
@@ -134,12 +134,16 @@ class AdminReader:
         )
 
     def _in_force(self, path: str) -> list[Mapping[str, Any]]:
-        params, items = {"limit": "1000"}, []
+        return in_force(self._all(path)["items"], datetime.now(UTC))
+
+    def _all(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """What ``path`` answers, with the items of all pages."""
+        params, items = {**(query or {}), "limit": "1000"}, []
         while True:
             part = self._get(path, params)
             items += part["items"]
             if part["next_cursor"] is None:
-                return in_force(items, datetime.now(UTC))
+                return {**part, "items": items}
             params["cursor"] = part["next_cursor"]
 
     def _get(self, path: str, params: dict[str, str]) -> dict[str, Any]:

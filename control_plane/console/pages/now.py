@@ -17,7 +17,6 @@ from control_plane.console.render import HEADERS
 from control_plane.console.visit import Visit
 from control_plane.database import Database
 
-MOST = 1_000
 LAG_S = 120.0
 """Usage that is older than this is worth a word."""
 RATES_SHOWN = timedelta(minutes=15)
@@ -61,8 +60,8 @@ async def page(visit: Visit) -> Response:
 async def read_status(api: Api, feed: Feed) -> dict[str, Any]:
     """Nodes, roll-outs, revisions: shown at once."""
     nodes, regions, rollouts, audit, blocks, overrides = await asyncio.gather(
-        api.read("/v1/nodes", limit=MOST),
-        api.read("/v1/regions", limit=MOST),
+        api.read_all("/v1/nodes"),
+        api.read_all("/v1/regions"),
         api.read("/v1/rollouts", limit=5),
         api.read("/v1/audit", limit=7),
         api.read_all("/v1/blocks"),
@@ -71,9 +70,8 @@ async def read_status(api: Api, feed: Feed) -> dict[str, Any]:
     now = datetime.now(UTC)
     under_way = [one for one in rollouts["items"] if one["ended_at"] is None]
     found = {
-        "nodes": nodes["items"],
-        "more_nodes": nodes["next_cursor"] is not None,
-        "regions": _regions(regions["items"], nodes["items"]),
+        "nodes": nodes,
+        "regions": _regions(regions, nodes),
         "rollouts": under_way,
         "changes": audit["items"],
         "revision": feed.head.revision,

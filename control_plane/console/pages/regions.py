@@ -22,17 +22,17 @@ async def page(visit: Visit) -> Response:
 async def read(api: Api, _: Feed) -> dict[str, Any]:
     """What is shown of regions, now and as it changes."""
     regions, nodes, quotas, usage, exchange = await asyncio.gather(
-        api.read("/v1/regions", limit=1000),
-        api.read("/v1/nodes", limit=1000),
+        api.read_all("/v1/regions"),
+        api.read_all("/v1/nodes"),
         api.read("/v1/quotas", limit=SHOWN),
         api.read("/v1/usage", group_by="region"),
         api.read("/v1/exchange"),
     )
     now = datetime.now(UTC)
     shown = []
-    for region in regions["items"]:
+    for region in regions:
         name = region["region"]
-        own = [node for node in nodes["items"] if node["region"] == name and node["connected"]]
+        own = [node for node in nodes if node["region"] == name and node["connected"]]
         applied = [node["applied_revision"] for node in own]
         until = instant(usage["complete_until"].get(name))
         shown.append(

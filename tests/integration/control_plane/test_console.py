@@ -496,6 +496,28 @@ async def test_blocks_and_enforcement_overrides_in_force_are_counted_and_no_othe
     assert (reading.blocks, reading.overrides) == (1001, ("_/one: shadow",))
 
 
+async def test_nodes_and_regions_are_read_on_all_pages(
+    served: RunningControlPlane, postgres_server: PostgresServer
+) -> None:
+    postgres_server.execute(
+        """
+        INSERT INTO regions (region) SELECT 'r' || n FROM generate_series(1, 1001) n;
+        INSERT INTO nodes (region, node, version, applied_revision)
+        SELECT 'r1', 'n' || n, '', 0 FROM generate_series(1, 1001) n
+        """,
+        database=DATABASE,
+    )
+    async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=20) as client:
+        page = await opened(client)
+        now, regions = (await page.get("/")).text, (await page.get("/regions")).text
+    assert "<b>0<small> / 1001</small></b>" in now
+    assert "<span>Regions</span><b>1002</b>" in now
+    assert regions.count("no node connected") == 1002
+    with closing(AdminReader(served.url, ADMIN_TOKEN, datetime.now(UTC))) as reader:
+        reading = await asyncio.to_thread(reader.read)
+    assert (len(reading.regions), len(reading.nodes)) == (1002, 1001)
+
+
 async def test_a_change_is_shown_at_once_in_every_open_tab(
     served: RunningControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
