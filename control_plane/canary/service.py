@@ -56,7 +56,11 @@ class RolloutEngine:
 
     def job(self, revision: Callable[[], int]) -> Job:
         """The job that advances roll-outs every second; while none is under way it waits for another ``revision``."""
-        return Job("roll-outs", EVERY_S, self.run, idle=lambda: self._settled_at == revision())
+
+        async def idle() -> bool:
+            return self._settled_at == revision()
+
+        return Job("roll-outs", EVERY_S, self.run, idle=idle)
 
     async def run(self) -> str:
         """Check and advance the roll-out that is under way."""

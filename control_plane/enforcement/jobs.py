@@ -12,10 +12,13 @@ AUTHOR = "job:ended-blocks"
 def ended_blocks_job(database: Database, writer: ConfigWriter) -> Job:
     """Delete blocks and enforcement overrides that have ended."""
 
-    async def run() -> str:
+    async def idle() -> bool:
         async with database.read() as session:
-            if not await repository.any_ended(session):
-                return "Nothing had ended."
+            return not await repository.any_ended(session)
+
+    async def run() -> str:
+        if await idle():
+            return "Nothing had ended."
         async with writer.begin(AUTHOR, "their time is over") as write:
             ended = await repository.delete_ended(write.session)
             for key in ended:
@@ -23,4 +26,4 @@ def ended_blocks_job(database: Database, writer: ConfigWriter) -> Job:
         lifted = sum(key.kind == "block" for key in ended)
         return f"Forgot {lifted} blocks and {len(ended) - lifted} enforcement overrides."
 
-    return Job("ended-blocks", EVERY_S, run)
+    return Job("ended-blocks", EVERY_S, run, idle=idle)

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 DEFAULT_TIMEOUT_S = 300.0
 
 
+async def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Job:
     """Something done every ``every_s`` seconds on the leader, and by hand with ``POST /v1/jobs/{name}/run``.
@@ -22,8 +26,8 @@ class Job:
     timeout_s: float = DEFAULT_TIMEOUT_S
     share: float = 1.0
     """The part of the time that it may take: with 0.1, a run of 20 s is followed by 180 s without one."""
-    idle: Callable[[], bool] = lambda: False
-    """Whether a run would find nothing to do, as far as this process knows without a query. It is left out then."""
+    idle: Callable[[], Awaitable[bool]] = _never
+    """Whether a run would find nothing to do; it writes nothing. After a run that went well, such a one is left out."""
 
     def __post_init__(self) -> None:
         if self.every_s <= 0 or self.timeout_s <= 0:

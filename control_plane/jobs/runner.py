@@ -40,6 +40,8 @@ class JobRunner:
         self._registry = registry
         self._replica = replica
         self._metrics = metrics
+        self._went_well: set[str] = set()
+        """The jobs whose last run in this term went well."""
         for job in registry:
             metrics.job_known(job.name)
 
@@ -55,7 +57,8 @@ class JobRunner:
         async with self._database.transaction() as session:
             await repository.became_leader(session, self._replica)
             due_in_s = await repository.due_in_s(session)
-        term = _Term(self._run, self._metrics)
+        self._went_well.clear()
+        term = _Term(self._run, self._run_due)
         try:
             now = datetime.now(UTC)
             for job in self._registry:
@@ -75,15 +78,26 @@ class JobRunner:
     def _ahead_s(self) -> float:
         return self._clock() - time.monotonic()
 
+    async def _run_due(self, job: Job) -> None:
+        """Run the job, unless it would find nothing to do."""
+        if job.name in self._went_well and await _is_idle(job):
+            self._metrics.job_ran(job.name, "done", 0.0)
+        else:
+            await self._run(job)
+
     async def _run(self, job: Job) -> None:
         began = time.monotonic()
+        idle = False
+        self._went_well.discard(job.name)
         outcome, detail = "failed", "The run was cancelled."
         try:
             async with self._database.transaction() as session:
                 await repository.started(session, job.name, self._replica)
             async with asyncio.timeout(job.timeout_s):
                 detail = await job.run()
+                idle = await _is_idle(job)
             outcome = "done"
+            self._went_well.add(job.name)
         except TimeoutError:
             detail = f"The run took longer than {job.timeout_s:g} s."
         except ControlPlaneError as error:
@@ -92,7 +106,7 @@ class JobRunner:
             detail = f"{type(error).__name__}; the log has more."
             _log.error("job failed", job=job.name, exc_info=error)
         took_s = time.monotonic() - began
-        next_in_s = None if job.idle() else max(0.0, job.every_s - took_s, job.rest_s(took_s))
+        next_in_s = None if idle else max(0.0, job.every_s - took_s, job.rest_s(took_s))
         self._metrics.job_ran(job.name, outcome, took_s)
         if outcome == "failed":
             _log.warning("job failed", job=job.name, detail=detail)
@@ -110,12 +124,20 @@ class JobRunner:
             _log.warning("a job's outcome was not recorded", job=job.name)
 
 
+async def _is_idle(job: Job) -> bool:
+    try:
+        async with asyncio.timeout(job.timeout_s):
+            return await job.idle()
+    except (ControlPlaneError, TimeoutError):  # the run will say it
+        return False
+
+
 class _Term:
     """One leadership: a scheduler and its running jobs."""
 
-    def __init__(self, run: RunJob, metrics: Metrics) -> None:
+    def __init__(self, run: RunJob, run_due: RunJob) -> None:
         self._run = run
-        self._metrics = metrics
+        self._run_due = run_due
         self._running: dict[str, asyncio.Future[None]] = {}
         self._again: set[str] = set()
         self._rests_until: dict[str, float] = {}
@@ -134,7 +156,7 @@ class _Term:
         if job.name in self._running:
             self._again.add(job.name)
         else:
-            self._begin(job)
+            self._begin(job, self._run)
 
     async def end(self) -> None:
         """Cancel all runs."""
@@ -147,16 +169,12 @@ class _Term:
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _due(self, job: Job) -> None:
-        if job.name in self._running or time.monotonic() < self._rests_until.get(job.name, 0.0):
-            return
-        if job.idle():
-            self._metrics.job_ran(job.name, "done", 0.0)
-        else:
-            self._begin(job)
+        if job.name not in self._running and time.monotonic() >= self._rests_until.get(job.name, 0.0):
+            self._begin(job, self._run_due)
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: Job, run: RunJob) -> None:
         began = time.monotonic()
-        task = asyncio.ensure_future(self._run(job))
+        task = asyncio.ensure_future(run(job))
         self._running[job.name] = task
         task.add_done_callback(lambda _: self._ended(job, time.monotonic() - began))
 
@@ -165,4 +183,4 @@ class _Term:
         self._rests_until[job.name] = time.monotonic() + job.rest_s(took_s)
         if job.name in self._again:
             self._again.discard(job.name)
-            self._begin(job)
+            self._begin(job, self._run)

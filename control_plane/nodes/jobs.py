@@ -13,6 +13,10 @@ def liveness_job(database: Database, heartbeat_s: float, forget_after_days: int)
     That one stays because it may still decide: what it owns of a ``strict`` limit is given to nobody without its word.
     """
 
+    async def idle() -> bool:
+        async with database.read() as session:
+            return not await repository.any_lost_or_unseen(session, heartbeat_s, forget_after_days)
+
     async def run() -> str:
         async with database.transaction() as session:
             lost = await repository.end_lost(session, heartbeat_s)
@@ -20,4 +24,4 @@ def liveness_job(database: Database, heartbeat_s: float, forget_after_days: int)
             connected = await repository.count_connected(session, heartbeat_s)
         return f"{connected} nodes are connected; {lost} were lost, {forgotten} forgotten."
 
-    return Job("node-liveness", EVERY_S, run)
+    return Job("node-liveness", EVERY_S, run, idle=idle)

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, case, delete, func, not_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, case, delete, func, not_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -260,9 +260,25 @@ async def forget_reports(session: AsyncSession, before: datetime) -> int:
     return len(dropped.all())
 
 
+async def any_lost_or_unseen(session: AsyncSession, heartbeat_s: float, days: int) -> bool:
+    """Whether there are nodes for :func:`end_lost` or :func:`forget_unseen`."""
+    found = select(Node.node).where(_is_lost(heartbeat_s) | _is_unseen(days))
+    return bool(await session.scalar(select(found.exists())))
+
+
+def _is_lost(heartbeat_s: float) -> ColumnElement[bool]:
+    return Node.stream.is_not(None) & ~is_connected(heartbeat_s)
+
+
+def _is_unseen(days: int) -> ColumnElement[bool]:
+    last = select(Node.region, func.max(Node.last_seen).label("at")).group_by(Node.region).subquery()
+    others = select(last.c.at).where(last.c.region == Node.region).scalar_subquery()
+    return and_(Node.last_seen < func.now() - timedelta(days=days), Node.stream.is_(None), Node.last_seen < others)
+
+
 async def end_lost(session: AsyncSession, heartbeat_s: float) -> int:
     """Mark nodes of crashed replicas as disconnected. Returns how many."""
-    is_lost = Node.stream.is_not(None) & ~is_connected(heartbeat_s)
+    is_lost = _is_lost(heartbeat_s)
     await _lock(session, is_lost)
     lost = update(Node).where(is_lost).values(stream=None)
     return len((await session.scalars(lost.returning(Node.node))).all())
@@ -270,10 +286,7 @@ async def end_lost(session: AsyncSession, heartbeat_s: float) -> int:
 
 async def forget_unseen(session: AsyncSession, days: int) -> int:
     """Forget nodes not seen for that long, except a region's last one. Returns how many."""
-    last = select(Node.region, func.max(Node.last_seen).label("at")).group_by(Node.region).subquery()
-    old = Node.last_seen < func.now() - timedelta(days=days)
-    others = select(last.c.at).where(last.c.region == Node.region).scalar_subquery()
-    gone = delete(Node).where(old, Node.stream.is_(None), Node.last_seen < others)
+    gone = delete(Node).where(_is_unseen(days))
     forgotten = (await session.execute(gone.returning(Node.region, Node.node))).all()
     for region, node in sorted(forgotten):
         await session.execute(delete(NodeEffect).where(NodeEffect.region == region, NodeEffect.node == node))

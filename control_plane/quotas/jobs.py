@@ -52,7 +52,11 @@ class AdvanceJob:
 
     def job(self, revision: Callable[[], int]) -> Job:
         """The job that does it every second; while no move waits it waits for another ``revision``."""
-        return Job("quota-moves", ADVANCE_EVERY_S, self.run, idle=lambda: self._settled_at == revision())
+
+        async def idle() -> bool:
+            return self._settled_at == revision()
+
+        return Job("quota-moves", ADVANCE_EVERY_S, self.run, idle=idle)
 
     async def run(self) -> str:
         """One look at every move."""

@@ -25,11 +25,16 @@ AUTHOR = "job:expiry"
 def expiry_job(database: Database, writer: ConfigWriter) -> Job:
     """Forget overrides, keys and tokens whose time is over."""
 
-    async def run() -> str:
+    async def idle() -> bool:
         async with database.read() as session:
             now = await present(session)
-            if not (await clients.any_ended(session, now) or await tokens.any_ended(session, now)):
-                return "Nothing had expired."
+            return not (await clients.any_ended(session, now) or await tokens.any_ended(session, now))
+
+    async def run() -> str:
+        if await idle():
+            return "Nothing had expired."
+        async with database.read() as session:
+            now = await present(session)
         outcomes = []
         for what, expire in _EXPIRES.items():
             try:
@@ -38,7 +43,7 @@ def expiry_job(database: Database, writer: ConfigWriter) -> Job:
                 outcomes.append(f"no {what} ({error})")
         return "Expired: " + ", ".join(outcomes) + "."
 
-    return Job("expiry", EVERY_S, run)
+    return Job("expiry", EVERY_S, run, idle=idle)
 
 
 async def _all(writer: ConfigWriter, expire: "Expire", now: datetime) -> int:

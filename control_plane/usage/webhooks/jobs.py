@@ -69,9 +69,16 @@ class Deliverer:
     def jobs(self) -> list[Job]:
         """The leader's jobs: find alerts, and deliver messages."""
         return [
-            Job("usage-alerts", FIND_EVERY_S, self._find, share=FIND_SHARE),
-            Job("usage-webhooks", DELIVER_EVERY_S, self._deliver, timeout_s=60.0),
+            Job("usage-alerts", FIND_EVERY_S, self._find, share=FIND_SHARE, idle=self._none_enabled),
+            Job("usage-webhooks", DELIVER_EVERY_S, self._deliver, timeout_s=60.0, idle=self._none_due),
         ]
+
+    async def _none_enabled(self) -> bool:
+        async with self._database.read() as session:
+            return not await repository.enabled(session)
+
+    async def _none_due(self) -> bool:
+        return not await self._due(())
 
     async def _find(self) -> str:
         return f"Noted {await find_alerts(self._database, datetime.now(UTC))} messages."

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -156,7 +156,11 @@ async def test_a_job_takes_no_more_than_its_share_of_the_time_but_when_it_is_ask
 async def test_a_job_that_has_nothing_to_do_is_left_out_and_not_recorded(database: Database) -> None:
     idle_after = 3
     work, often = Counting(), Counting()
-    job = Job("work", 0.05, work, idle=lambda: work.runs == idle_after)
+
+    async def idle() -> bool:
+        return work.runs == idle_after
+
+    job = Job("work", 0.05, work, idle=idle)
     async with standing(database, job, Job("often", 0.05, often)):
         last = await until_recorded(database, "work", lambda row: row.runs == idle_after)
         assert last.next_run_at is None
@@ -169,26 +173,84 @@ async def test_a_job_that_has_nothing_to_do_is_left_out_and_not_recorded(databas
         await until(lambda: work.runs >= idle_after + 3)
 
 
-async def test_an_idle_control_plane_waits_for_a_revision_and_records_nothing(api: httpx.AsyncClient) -> None:
-    async def until_counted(count: int) -> None:
-        async with asyncio.timeout(WAIT_S):
-            while True:
-                text = (await api.get("/metrics", headers={"Authorization": ""})).text
-                runs = 'tidegate_control_plane_job_runs_total{name="%s",outcome="done"} '
-                if all(float(text.partition(runs % job)[2].partition("\n")[0]) >= count for job in every_second):
-                    return
-                await asyncio.sleep(0.1)
+async def test_a_failed_run_is_followed_by_another_though_there_is_nothing_to_do(database: Database) -> None:
+    tries = 0
 
+    async def work() -> str:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise UnavailableError("The other side is away.")
+        return "well"
+
+    async def idle() -> bool:
+        return True
+
+    async with standing(database, Job("shaky", 0.05, work, idle=idle)):
+        row = await until_recorded(database, "shaky", lambda row: row.runs == 2)
+    assert (row.outcome, row.failures, row.next_run_at) == ("done", 1, None)
+
+
+async def until_counted(api: httpx.AsyncClient, jobs: Sequence[str], count: int) -> None:
+    """Until each of the jobs has had its turn so often, whether it ran or was left out."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            text = (await api.get("/metrics", headers={"Authorization": ""})).text
+            runs = 'tidegate_control_plane_job_runs_total{name="%s",outcome="done"} '
+            if all(float(text.partition(runs % job)[2].partition("\n")[0]) >= count for job in jobs):
+                return
+            await asyncio.sleep(0.1)
+
+
+async def test_an_idle_control_plane_waits_for_a_revision_and_records_nothing(api: httpx.AsyncClient) -> None:
     every_second = ("quota-moves", "roll-outs")
-    await until_counted(1)
+    await until_counted(api, every_second, 1)
     before = [(await api.get(f"/v1/jobs/{job}")).json() for job in every_second]
-    await until_counted(4)
+    await until_counted(api, every_second, 4)
     assert [(await api.get(f"/v1/jobs/{job}")).json() for job in every_second] == before
     assert before[0]["next_run_at"] is None
     await api.put("/v1/plans/free", json={})
     async with asyncio.timeout(WAIT_S):
         while (await api.get("/v1/jobs/quota-moves")).json()["runs"] == before[0]["runs"]:
             await asyncio.sleep(0.05)
+
+
+async def test_jobs_that_look_for_something_to_do_record_nothing_until_there_is(
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    postgres_server: PostgresServer,
+    database_name: str,
+) -> None:
+    def sql(statement: str) -> str:
+        return postgres_server.execute(statement, database=database_name)
+
+    every = ("enforcement.jobs.EVERY_S", "nodes.jobs.EVERY_S", "upkeep.expiry.EVERY_S")
+    for name in (*every, "usage.webhooks.jobs.FIND_EVERY_S", "usage.webhooks.jobs.DELIVER_EVERY_S"):
+        monkeypatch.setattr(f"control_plane.{name}", 0.1)
+    jobs = ("ended-blocks", "expiry", "node-liveness", "usage-alerts", "usage-webhooks")
+    async with client_of(make_settings()) as api:
+        await until_counted(api, jobs, 2)
+        before = [(await api.get(f"/v1/jobs/{job}")).json() for job in jobs]
+        assert [(job["running"], job["next_run_at"]) for job in before] == [(False, None)] * len(jobs)
+        await until_counted(api, jobs, 6)
+        assert [(await api.get(f"/v1/jobs/{job}")).json() for job in jobs] == before
+        ago = "now() - interval '1 hour'"
+        await asyncio.to_thread(
+            sql,
+            f"INSERT INTO blocks (block, client, reason_class, expires_at) VALUES ('old', 'acme', 'abuse', {ago});"
+            "INSERT INTO nodes (region, node, version, applied_revision, stream, last_seen)"
+            f" VALUES ('us-east', 'lost', '', 0, 'x', {ago});"
+            "INSERT INTO tokens (token_id, name, role, sha256, prefix, expires_at)"
+            f" VALUES ('t', 't', 'viewer', repeat('0', 64), 'x', {ago});"
+            "INSERT INTO usage_webhooks (webhook, url, thresholds, enabled, salt)"
+            " VALUES ('ops', 'http://127.0.0.1:9/', '[1]', true, '');"
+            "INSERT INTO usage_alerts (alert, webhook, client, plan, limit_name, window_start, percent, used,"
+            f" \"limit\", attempts, due_at) VALUES ('a', 'ops', 'acme', 'free', 'hourly', now(), 80, 8, 10, 15, {ago})",
+        )
+        async with asyncio.timeout(WAIT_S):
+            for job, was in zip(jobs, before, strict=True):
+                while (await api.get(f"/v1/jobs/{job}")).json()["runs"] == was["runs"]:
+                    await asyncio.sleep(0.05)
 
 
 async def test_jobs_are_planned_anew_when_the_clock_is_set_back(database: Database) -> None:
