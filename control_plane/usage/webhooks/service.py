@@ -38,10 +38,11 @@ class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
     async def save(
         self, write: ConfigWrite, name: str, body: WebhookFields, current: UsageWebhookRow | None
     ) -> UsageWebhookRow:
-        """Make or change a webhook."""
-        if body.plan is not None and await write.session.get(PlanRow, body.plan) is None:
+        """Make or change a webhook. Its plan and client must exist, but for those that it has: they may be gone."""
+        plan, client = (None, None) if current is None else (current.plan, current.client)
+        if body.plan not in {None, plan} and await write.session.get(PlanRow, body.plan) is None:
             raise InvalidError([FieldError("plan", f"there is no plan named {body.plan}")])
-        if body.client is not None and await write.session.get(ClientRow, body.client) is None:
+        if body.client not in {None, client} and await write.session.get(ClientRow, body.client) is None:
             raise InvalidError([FieldError("client", f"there is no client named {body.client}")])
         if current is None and await self.rows.count(write.session) >= MAX_WEBHOOKS:
             raise ConflictError(f"There are {MAX_WEBHOOKS} usage webhooks already.")

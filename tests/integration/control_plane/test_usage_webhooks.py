@@ -374,6 +374,27 @@ async def test_reaches_nothing_that_is_not_public(make_settings: Callable[..., S
     assert receiver.got == []
 
 
+async def test_one_whose_plan_or_client_is_gone_tells_nothing_and_can_be_disabled(served: RunningControlPlane) -> None:
+    hook = {"url": "https://example.com/", "thresholds": [0.5]}
+    gone = {"of-plan": {**hook, "plan": "gone"}, "of-client": {**hook, "client": "gone"}}
+    (await served.admin.put("/v1/plans/gone", json={"limits": []})).raise_for_status()
+    (await served.admin.put("/v1/clients/gone", json={"plan": "free"})).raise_for_status()
+    for name, body in {**gone, "ops": hook}.items():
+        (await served.admin.put(f"/v1/usage-webhooks/{name}", json=body)).raise_for_status()
+    await ship(served, batch(1, cell(allowed=50), cell(client="gone", allowed=50)))
+    for path in ("/v1/plans/gone", "/v1/clients/gone"):
+        (await served.admin.delete(path)).raise_for_status()
+    await run(served, "usage-alerts")
+    assert [one["client"] for one in await deliveries(served)] == ["acme"]
+    for name, body in gone.items():
+        assert (await served.admin.get(f"/v1/usage-webhooks/{name}/deliveries")).json()["items"] == []
+        changed = await served.admin.put(f"/v1/usage-webhooks/{name}", json={**body, "enabled": False})
+        assert (changed.status_code, changed.json()["enabled"]) == (200, False)
+        for wrong in ({"plan": "none"}, {"client": "none"}):
+            refused = await served.admin.put(f"/v1/usage-webhooks/{name}", json={**body, **wrong})
+            assert [error["field"] for error in refused.json()["errors"]] == list(wrong)
+
+
 async def test_names_what_is_wrong_with_a_webhook(served: RunningControlPlane) -> None:
     good = {"url": "https://example.com/"}
     for wrong, field in (
