@@ -63,7 +63,7 @@ async def get_client(client: ClientName, session: Reading) -> Response:
 
 @router.put("/{client}", response_model=ClientView, responses={201: {"model": ClientView}})
 async def put_client(client: ClientName, body: ClientReplace, change: Changing) -> Response:
-    """Add or replace a client; its keys, overrides and counts stay."""
+    """Add or replace a client; its keys and counts stay, and overrides as far as they fit its plan."""
     same_name(client, body.client, "client")
     async with change.begin() as write:
         view, made = await _clients.replace(write, client, body, change.preconditions)

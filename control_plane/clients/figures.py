@@ -44,12 +44,17 @@ def faults(rule: LimitRule, figures: LastingFigures) -> Iterator[Violation]:
 
 
 def suited(rules: Mapping[str, LimitRule], name: str, figures: OverrideFigures) -> OverrideFigures | None:
-    """The figures, or ``None`` where a plan with these rules has no limit ``name`` or they are unsound in its place."""
+    """What stays of the figures for the limit ``name`` of a plan with these rules: those that are sound in its place.
+
+    Temporary figures stay without ``then``, and ``then`` stays as figures without an end. ``None``: nothing stays.
+    """
     rule = rules.get(name)
-    both = (figures, figures.then) if figures.then is not None else (figures,)
-    if rule is None or any(fault for one in both for fault in faults(rule, one)):
+    if rule is None:
         return None
-    return figures
+    then = None if figures.then is None or any(faults(rule, figures.then)) else figures.then
+    if not any(faults(rule, figures)):
+        return figures if then == figures.then else figures.model_copy(update={"then": then})
+    return None if then is None else OverrideFigures(limit=then.limit, burst=then.burst, expires_at=None)
 
 
 def client_document(client: ClientRecord) -> Client:

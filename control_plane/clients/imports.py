@@ -101,8 +101,8 @@ def _bounded(number: int, line: bytes) -> bytes:
 
 
 async def store_clients(write: ConfigWrite, part: Sequence[Numbered[ClientCreate]], tally: Tally) -> None:
-    """Make or change the clients of a part; overrides that suit the plan stay. Of two valid lines for one client the
-    later counts.
+    """Make or change the clients of a part; overrides stay as far as they fit the plan. Of two valid lines for one
+    client the later counts.
     """
     rules = await writes.rules_of(write.session, (item.line.plan for item in part))
     latest: dict[str, ClientCreate] = {}

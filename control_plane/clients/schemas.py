@@ -40,7 +40,7 @@ class ClientCreate(ClientFields):
 
 
 class ClientReplace(ClientFields):
-    """A client as it shall be; keys, overrides and counts stay."""
+    """A client as it shall be; keys and counts stay, and overrides as far as they fit its plan."""
 
     client: ClientName | None = None
 

@@ -50,7 +50,7 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
         return to_record(row)
 
     async def save(self, write: ConfigWrite, name: str, body: ClientFields, current: ClientRow | None) -> ClientRow:
-        """Create or change a client; its plan must exist. Overrides that do not fit its plan are deleted."""
+        """Create or change a client; its plan must exist. Overrides stay as far as they fit its plan."""
         before = {} if current is None else {name: to_record(current)}
         wish = writes.ClientWish(name, body, {}, before[name].overrides if before else {})
         rules = await writes.rules_of(write.session, [body.plan])

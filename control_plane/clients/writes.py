@@ -21,7 +21,7 @@ AT_ONCE = 2_000
 
 
 class ClientWish(NamedTuple):
-    """A client to write. ``overrides`` must fit its plan; ``kept`` ones stay if they fit."""
+    """A client to write. ``overrides`` must fit its plan; ``kept`` ones stay as far as they fit."""
 
     client: str
     body: ClientFields
@@ -132,19 +132,22 @@ async def put_part(
 async def drop_overrides(
     write: ConfigWrite, plan: str, rules: Mapping[str, LimitRule], limits: Collection[str]
 ) -> None:
-    """Delete overrides of these limits that no longer fit the plan with these rules."""
+    """Delete what no longer fits of overrides of these limits of the plan, which has these rules."""
     names = await repository.overriding(write.session, plan, limits)
     for part in chunks(names, AT_ONCE):
         gone: list[tuple[str, str]] = []
+        changed: list[tuple[str, str, OverrideFigures]] = []
         for name, record in (await repository.records(write.session, part)).items():
             suiting = {limit: suited(rules, limit, one) for limit, one in record.overrides.items()}
             left = {limit: one for limit, one in suiting.items() if one is not None}
             gone += [(name, limit) for limit in record.overrides if limit not in left]
+            changed += [(name, limit, one) for limit, one in left.items() if one != record.overrides[limit]]
             if left != record.overrides:
                 after = record.model_copy(update={"overrides": left})
                 write.record("client", name, record, after)
                 write.publish(client_document(after))
         await repository.drop_overrides(write.session, gone)
+        await repository.put_overrides(write.session, changed)
 
 
 async def delete(write: ConfigWrite, names: Sequence[str]) -> None:

@@ -42,7 +42,8 @@ NDJSON = "application/x-ndjson"
 class ConfigChange(View):
     """One named thing of a section, before and after, as the file writes it; ``null`` where it is not.
 
-    So is an override that goes as it no longer fits its client's plan: ``acme.overrides.hourly`` in ``clients``.
+    So is an override that goes as it no longer fits its client's plan: ``acme.overrides.hourly`` in ``clients``. Where
+    only its temporary figures go, or only those after them, it is ``.temporary`` or ``.then`` of that name.
     """
 
     section: SectionName
@@ -107,8 +108,8 @@ async def put_config(
     """Make the configuration what a file says: all of it in one revision, or nothing.
 
     A section that is absent is left alone; an empty one means none. Clients and overrides that the file leaves out
-    are only deleted with `prune=clients`; an override that no longer fits its client's plan goes, and `changes` names
-    it. `If-Match` takes the revision that was read. With `Accept: application/x-ndjson` the answer is a line of
+    are only deleted with `prune=clients`; what no longer fits of an override to its client's plan goes, and `changes`
+    names it. `If-Match` takes the revision that was read. With `Accept: application/x-ndjson` the answer is a line of
     `{"done": n, "of": m}` for each part of the clients, and at last one of `{"status": ..., "body": ...}`.
     """
     wanted = _Wanted(body, dry_run=dry_run, prunes=bool(prune), allow_deletes=allow_deletes)

@@ -61,9 +61,10 @@ async def undo(write: ConfigWrite, number: int) -> None:
             if after is None:
                 await _enforce_again(write, EnforcementView.model_validate(before), now)
             continue
-        left = {} if after is None else after["overrides"]
+        left = {} if after is None else ClientRecord.model_validate(after).overrides
         for limit, figures in ClientRecord.model_validate(before).overrides.items():
-            if limit not in left and figures.expires_at is not None and figures.expires_at > now:
+            stays = limit in left and left[limit].expires_at is not None
+            if not stays and figures.expires_at is not None and figures.expires_at > now:
                 lost.setdefault(name, {})[limit] = figures
     await _override_again(write, lost)
 
@@ -135,6 +136,8 @@ async def roll_back(
     changes.sort(key=lambda change: SECTION_NAMES.index(change.section))
     check_deletions(changes, allow_deletes)
     await writing.apply(write, file, changes)
+    changes += writing.lost_overrides(write, [change.name for change in changes if change.section == CLIENTS])
+    check_deletions(changes, allow_deletes)
     await _restore_rule_ids(write, number, until)
     return changes
 

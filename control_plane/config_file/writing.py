@@ -105,9 +105,10 @@ async def apply(
 
 
 def lost_overrides(write: ConfigWrite, pruned: Collection[str]) -> list[Difference]:
-    """Overrides that this write deleted as they do not fit their client's plan any more, each a deletion of its own.
+    """What this write deleted of overrides as it does not fit their client's plan any more, each a deletion of its own.
 
-    Those of ``pruned`` clients are what the file says.
+    Where one of both stays it is ``.temporary`` or ``.then`` of the override. What lasted of ``pruned`` clients went as
+    the file says.
     """
     before: dict[str, Normal] = {}
     after: dict[str, Normal] = {}
@@ -116,11 +117,24 @@ def lost_overrides(write: ConfigWrite, pruned: Collection[str]) -> list[Differen
             before.setdefault(event.name, event.before["overrides"])
             after[event.name] = event.after["overrides"]
     lost = []
-    for client in before.keys() - set(pruned):
-        for limit in before[client].keys() - after[client].keys():
-            figures = {name: value for name, value in before[client][limit].items() if value is not None}
-            lost.append(Difference(CLIENTS, f"{client}.overrides.{limit}", figures, None))
-    return sorted(lost)
+    for client, overrides in before.items():
+        for limit, was in overrides.items():
+            now = after[client].get(limit)
+            temporary = was["expires_at"] is not None and (now is None or now["expires_at"] is None)
+            lasting = client not in pruned and _lasts(was) and (now is None or not _lasts(now))
+            if not temporary and not lasting:
+                continue
+            part, figures = "", was
+            if now is not None:
+                part, figures = (".then", was["then"]) if lasting else (".temporary", {**was, "then": None})
+            figures = {member: value for member, value in figures.items() if value is not None}
+            lost.append(Difference(CLIENTS, f"{client}.overrides.{limit}{part}", figures, None))
+    return sorted(lost, key=lambda one: one.name)
+
+
+def _lasts(figures: Normal) -> bool:
+    """Whether some of an override's figures, as they are recorded, have no end."""
+    return figures["expires_at"] is None or figures["then"] is not None
 
 
 async def put_clients(

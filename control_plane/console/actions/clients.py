@@ -42,11 +42,16 @@ async def change(api: Api, values: Values) -> Proposal:
     ]
     if not changes:
         raise WrongFieldsError(plan="nothing is different from what is")
-    warning = "Overrides of limits that the other plan does not have end." if plan != now["plan"] else ""
+    warning = "Overrides end as far as they do not fit the other plan." if plan != now["plan"] else ""
     return Proposal(
-        "PUT", f"/v1/clients/{name}", body, f"Keys, overrides and counts of {name} stay.", changes,
-        precondition=unchanged(answer), warning=warning,
-    )  # fmt: skip
+        "PUT",
+        f"/v1/clients/{name}",
+        body,
+        f"Keys and counts of {name} stay, and overrides as far as they fit its plan.",
+        changes,
+        precondition=unchanged(answer),
+        warning=warning,
+    )
 
 
 async def add(api: Api, values: Values) -> Proposal:

@@ -59,6 +59,8 @@ async def change(api: Api, values: Values) -> Proposal:
             precondition=unchanged(there),
             immediate=True,
         )
+    only_limit = all(now[member] == wanted[member] for member in ("burst", "window_s"))
+    warning = "" if only_limit else "Overrides end as far as they do not fit the changed limit."
     return Proposal(
         "PUT",
         path,
@@ -67,6 +69,7 @@ async def change(api: Api, values: Values) -> Proposal:
         changes,
         precondition=unchanged(answer),
         immediate=way == "now",
+        warning=warning,
     )
 
 

@@ -167,6 +167,56 @@ async def test_an_override_that_goes_as_its_client_moves_is_named(api: httpx.Asy
         assert gone == ["globex.overrides.burst", "globex.overrides.hourly"]
 
 
+async def test_a_part_of_an_override_that_goes_is_named_and_counts_as_a_deletion(api: httpx.AsyncClient) -> None:
+    bucket = {"hourly": {"limit": "1000/h", "algorithm": "token_bucket"}}
+    clients = {name: {"plan": "free", "overrides": {"hourly": figures}} for name, figures in
+               {"a": 5, "b": {"limit": 5, "burst": 7}, "c": 5, "d": 5}.items()}  # fmt: skip
+    await applied(api, changed(plans={"free": {"limits": bucket}}, clients=clients))
+    for name, figures in {"a": {"burst": 9}, "b": {}, "c": {}, "d": {"burst": 9}}.items():
+        body = {"limit": 9, "expires_at": SOON, **figures}
+        (await api.put(f"/v1/clients/{name}/overrides/hourly", json=body)).raise_for_status()
+    then = (await api.get("/v1/revisions?limit=1")).json()["items"][0]["revision"]
+    fixed = {"free": {"limits": {"hourly": {"limit": "1000/h"}}}}
+    file = changed(
+        plans=fixed, clients={**clients, "b": {"plan": "free"}, "d": {"plan": "free", "overrides": {"hourly": 6}}}
+    )
+    for params, update in (({}, 1), ({"prune": "clients"}, 2)):
+        said = (await applied(api, file, dry_run=True, **params)).json()
+        gone = {change["name"]: change["before"] for change in said["changes"] if change["action"] == "delete"}
+        assert {name: (one["limit"], "expires_at" in one, "then" in one) for name, one in gone.items()} == {
+            "a.overrides.hourly.temporary": (9, True, False),
+            "d.overrides.hourly.temporary": (9, True, False),
+            # where the file leaves it out, a pruning one takes it away itself
+            **({} if params else {"b.overrides.hourly.then": (5, False, False)}),
+        }
+        assert said["counts"]["clients"] == {"update": update, "delete": len(gone)}
+    assert (await applied(api, file)).json()["counts"] == {
+        "plans": {"update": 1},
+        "clients": {"update": 1, "delete": 3},
+    }
+    assert (await exported(api))["clients"] == {
+        **clients, "b": {"plan": "free"}, "d": {"plan": "free", "overrides": {"hourly": 6}}
+    }  # fmt: skip
+    assert (await api.get("/v1/clients/b/overrides/hourly")).json()["limit"] == 9
+    (await api.post(f"/v1/revisions/{then}/rollback")).raise_for_status()
+    assert (await api.get("/v1/clients/b/overrides/hourly")).json()["then"] == {"limit": 5, "burst": 7}
+
+
+async def test_a_rollback_names_what_it_takes_of_overrides(api: httpx.AsyncClient) -> None:
+    await applied(api, changed(plans={"free": {"limits": {"hourly": {"limit": "1000/h"}}}}, clients={}))
+    await api.put("/v1/clients/a", json={"plan": "free"})
+    then = (await api.get("/v1/revisions?limit=1")).json()["items"][0]["revision"]
+    bucket = {"hourly": {"limit": "1000/h", "algorithm": "token_bucket"}}
+    await applied(api, changed(plans={"free": {"limits": bucket}}))
+    await api.put("/v1/clients/a/overrides/hourly", json={"limit": 9, "burst": 9, "expires_at": SOON})
+    for dry_run in (True, False):
+        said = (await api.post(f"/v1/revisions/{then}/rollback", params={"dry_run": dry_run})).json()
+        assert [(one["name"], one["action"]) for one in said["changes"]] == [
+            ("free", "update"), ("a.overrides.hourly", "delete")
+        ]  # fmt: skip
+    assert (await api.get("/v1/clients/a/overrides")).json()["items"] == []
+
+
 async def test_runtime_state_is_shown_and_left_alone(api: httpx.AsyncClient) -> None:
     await applied(api, FILE)
     await api.put("/v1/clients/acme/overrides/exports", json={"limit": 7, "expires_at": SOON})

@@ -322,6 +322,23 @@ async def test_an_override_that_ended_meanwhile_is_not_made_anew(api: httpx.Asyn
     assert (await api.get("/v1/clients/acme/overrides")).json()["items"] == []
 
 
+async def test_a_change_that_overrides_may_not_fit_says_that_they_may_end(api: httpx.AsyncClient) -> None:
+    limit = {"name": "hourly", "limit": 9, "window_s": 3600, "algorithm": "token_bucket"}
+    for plan in ("free", "team"):
+        await api.put(f"/v1/plans/{plan}", json={"limits": [limit]})
+    await api.put("/v1/clients/acme", json={"plan": "free"})
+    page = await opened(api)
+    for action, ends in (
+        ("limit?plan=free&name=hourly&limit=8&way=policy", False),
+        ("limit?plan=free&name=hourly&limit=9&burst=4&way=policy", True),
+        ("client?client=acme&plan=team", True),
+        ("client?client=acme&status=suspended", False),
+    ):
+        shown = (await page.get(f"/do/{action}&look=1")).text
+        assert '<form method="post"' in shown
+        assert ("Overrides end as far as they do not fit" in shown) == ends, action
+
+
 async def test_an_enforcement_override_that_changed_meanwhile_is_not_ended(api: httpx.AsyncClient) -> None:
     page = await opened(api)
     await api.put("/v1/enforcement", json={"mode": "enforce"})

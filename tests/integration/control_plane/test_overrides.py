@@ -127,6 +127,50 @@ async def test_an_override_goes_with_its_limit_and_an_export_applies_elsewhere(
     assert await names(api) == ["daily"]
 
 
+FIXED = HOURLY | {"algorithm": "fixed_window"}
+"""It takes no burst."""
+TO_FIXED: dict[str, tuple[str, str, Any]] = {
+    "put": ("PUT", "/v1/clients/acme", {"plan": "team"}),
+    "file": ("PUT", "/v1/config", {"version": 1, "clients": {"acme": {"plan": "team"}}}),
+    "import": ("POST", "/v1/clients/import", {"client": "acme", "plan": "team"}),
+    "plan": ("PUT", "/v1/plans/free", {"limits": [FIXED, DAILY]}),
+    "limit": ("PUT", "/v1/plans/free/limits/hourly", FIXED),
+    "file's plan": ("PUT", "/v1/config", {"version": 1, "plans": {"free": {"limits": {"hourly": {"limit": "100/h"}}}}}),
+}
+
+
+@pytest.mark.parametrize("how", TO_FIXED)
+@pytest.mark.parametrize(
+    ("lasting", "temporary", "left"),
+    [
+        ({"limit": 500}, {"limit": 5_000, "burst": 9}, {"limit": 500}),
+        ({"limit": 500, "burst": 7}, {"limit": 5_000}, {"limit": 5_000, "expires_at": SOON}),
+    ],
+    ids=["what lasts", "what is for a while"],
+)
+async def test_what_is_sound_of_an_override_stays(
+    api: httpx.AsyncClient, how: str, lasting: dict[str, Any], temporary: dict[str, Any], left: dict[str, Any]
+) -> None:
+    await api.put("/v1/plans/team", json={"limits": [FIXED]})
+    await put(api, **lasting)
+    await put(api, **temporary, expires_at=SOON)
+    method, path, body = TO_FIXED[how]
+    moved = await api.request(method, path, json=body)
+    assert moved.is_success, moved.text
+    shown = (await api.get(PATH)).json()
+    assert (shown["limit"], shown["burst"], shown["then"]) == (left["limit"], None, None)
+    ends = shown["expires_at"] and datetime.fromisoformat(shown["expires_at"]).isoformat()
+    assert ends == left.get("expires_at")
+    published = (await document(api))["overrides"]["hourly"]
+    assert (published["limit"], "expires_at" in published, "then" in published) == (
+        left["limit"], "expires_at" in left, False
+    )  # fmt: skip
+    (entry,) = (await api.get("/v1/audit?resource=client&name=acme&limit=1")).json()["items"]
+    assert entry["after"]["overrides"]["hourly"]["then"] is None
+    drift = await api.post("/v1/jobs/drift-check/run", headers={"Prefer": "wait=20"})
+    assert drift.json()["last_outcome"] == "done", drift.text
+
+
 async def test_a_switch_goes_with_its_limit(api: httpx.AsyncClient) -> None:
     outside = {"limit": 5, "window_s": 1, "scope": "ip"}
     await api.put("/v1/limits/out", json=outside)

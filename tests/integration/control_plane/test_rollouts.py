@@ -34,6 +34,7 @@ from tidegate.top.screen import as_json, render
 
 CANARY = {"mode": "canary", "region": "eu", "node": "eu-1", "node_pause_s": 0, "region_pause_s": 0}
 SLOW = CANARY | {"node_pause_s": 3600, "region_pause_s": 3600}
+PLAIN = {"name": "l", "limit": 4, "window_s": 1}
 WAIT_S = 15.0
 MAKE_PLACEMENT = partial(CanaryPlacement, heartbeat_s=5.0)
 NAMES = ("eu-1", "eu-2", "us-1")
@@ -378,18 +379,28 @@ async def test_what_others_changed_since_stays_when_it_is_taken_back(make_settin
         await found.all_digests_agree()
 
 
-async def test_what_is_for_a_while_comes_back_when_it_is_taken_back(make_settings: Callable[..., Settings]) -> None:
+@pytest.mark.parametrize(
+    ("changed", "lasting", "brief"),
+    [([], {}, {}), ([PLAIN], {}, {"burst": 5}), ([PLAIN], {"burst": 5}, {})],
+    ids=["all goes", "what is for a while goes", "what lasts goes"],
+)
+async def test_what_is_for_a_while_comes_back_when_it_is_taken_back(
+    make_settings: Callable[..., Settings],
+    changed: list[dict[str, Any]],
+    lasting: dict[str, int],
+    brief: dict[str, int],
+) -> None:
     async with fleet(make_settings(), SLOW) as found:
         later = "2100-01-01T00:00:00Z"
-        limit = {"name": "l", "limit": 4, "window_s": 1}
+        limit = {**PLAIN, "algorithm": "token_bucket"}
         await found.write("/v1/plans/p", {"limits": [limit]}, Prefer="rollout=immediate")
         await found.write("/v1/clients/c", {"plan": "p"})
-        await found.write("/v1/clients/c/overrides/l", {"limit": 7})
-        await found.write("/v1/clients/c/overrides/l", {"limit": 9, "expires_at": later})
+        await found.write("/v1/clients/c/overrides/l", {"limit": 7, **lasting})
+        await found.write("/v1/clients/c/overrides/l", {"limit": 9, "expires_at": later, **brief})
         shadow = await found.write("/v1/enforcement/p/l", {"mode": "shadow", "expires_at": later})
         await found.nodes["us-1"].until(shadow)
         before = dict(found.nodes["us-1"].documents)
-        revision = await found.write("/v1/plans/p", {})
+        revision = await found.write("/v1/plans/p", {"limits": changed})
         back = await found.admin.post(f"/v1/rollouts/{revision}/rollback", json={"reason": "no"})
         assert back.status_code == 200, back.text
         await found.all_digests_agree()
