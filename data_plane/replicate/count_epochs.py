@@ -15,7 +15,10 @@ log = structlog.get_logger()
 
 EPOCH = b"tg:incarnation"
 MARKER_OF_EPOCH = b"tg:incarnation:of"
-"""The incarnation in the epoch marker (``epoch_store``) that this epoch belongs to; a difference shows a lost store."""
+"""The incarnation in the epoch marker (``epoch_store``) that this epoch belongs to; a difference shows a lost store.
+
+An epoch that was named without a marker belongs to none, and is over once there is one: the store may be a copy.
+"""
 RECEIVED = b"tg:heard"
 """The hash of ``lua/receive.lua``: what was received from peers, and which epoch of theirs was sent everything."""
 PEER_COUNTS_SUFFIX = b"!"
@@ -35,7 +38,7 @@ class _Names(NamedTuple):
 
     @property
     def is_over(self) -> bool:
-        return self.incarnation is not None and self.marker is not None and self.incarnation != self.marker
+        return self.marker is not None and self.incarnation != self.marker
 
 
 class CountEpochs:
@@ -65,9 +68,7 @@ class CountEpochs:
         The own counts of the ended epoch are then kept among those of peers.
         """
         epoch = await self._read(read)
-        if epoch.incarnation is None and epoch.marker is not None:
-            await self._store.execute("SET", MARKER_OF_EPOCH, epoch.marker, "NX")
-        elif epoch.is_over and epoch.marker is not None:
+        if epoch.is_over and epoch.marker is not None:
             log.warning("store_came_back", epoch=epoch.name.decode())
             return (await self._begin(region, epoch.name, regions, epoch.marker, is_shared)).decode()
         return epoch.name.decode()
@@ -108,11 +109,16 @@ class CountEpochs:
 
     async def _read(self, reply: Reply | None = None) -> _Names:
         reply = reply or await self._store.execute(*self.reading)
-        name, incarnation, marker = reply if isinstance(reply, list) else (reply, None, None)
+        name, incarnation, raw = reply if isinstance(reply, list) else (reply, None, None)
+        marker = None if raw is None else b"%d" % decode_marker(raw).incarnation
         if name is None:
+            if marker is not None:
+                # Before there is a name: a copy of the store never has the one without the other.
+                await self._store.execute("SET", MARKER_OF_EPOCH, marker)
+                incarnation = marker
             await self._store.execute("SET", EPOCH, self.new_name(), "NX")
             name = await self._store.execute("GET", EPOCH)
-        return _Names(name or b"", incarnation, None if marker is None else b"%d" % decode_marker(marker).incarnation)
+        return _Names(name or b"", incarnation, marker)
 
     async def _begin(
         self, region: str, ended: bytes, regions: int, marker: bytes, is_shared: Callable[[bytes], bool]

@@ -55,3 +55,8 @@ def test_a_limit_that_rises_counts_in_the_window_of_each_clock():
 def test_an_answer_about_rights_ends_its_request():
     """In this world the window is too short where an agent waits for answers that it has."""
     assert run(random_scenario(8404288), 8404288, HOST).violations == ()
+
+
+def test_a_copy_from_before_the_marker_does_not_go_on_with_its_epoch():
+    """In this world a store is emptied, and comes back with a copy in which its new epoch has a name and no marker."""
+    assert run(random_scenario(5003756), 5003756, HOST).violations == ()

@@ -299,6 +299,27 @@ async def test_what_a_store_that_came_back_had_told_nobody_is_told_as_the_earlie
     assert await east.take(1) == 100 - 33 - 9 - 2, "nobody speaks for a third"
 
 
+async def test_an_epoch_that_was_named_before_there_was_a_marker_ends_with_it(east):
+    await east.take(30)
+    await east.tick_until(east.is_settled)
+    first = await east.counts.epochs.name()
+    await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "of a copy from before the marker, maybe")))
+
+    async def is_told():
+        told = [(counts.of, cell.taken) for counts in east.peers.told["eu-west"] for cell in counts.cells]
+        return (f"us-east/{first}", 30) in told
+
+    await east.tick_until(is_told)
+    assert await east.counts.epochs.name() != first
+
+
+async def test_an_epoch_that_is_named_beside_a_marker_belongs_to_it(east):
+    await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run")))
+    first = await east.counts.epochs.name()
+    await east.sender.tick()
+    assert await east.counts.epochs.name() == first
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_a_store_that_came_back_with_what_it_had_saved_is_another_life(east, algorithm):
     params = encode_rule(LIMITS[algorithm], shared=True)
