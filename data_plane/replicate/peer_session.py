@@ -7,7 +7,7 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import aiohttp
 import msgspec
@@ -77,6 +77,17 @@ class CellBatch:
     unplaced: set[bytes] = field(default_factory=set)
 
 
+class Unplaced(NamedTuple):
+    """Cells of an ended epoch that the peer could not place. They are sent again at ``due_us``, ``waits_us`` after
+    they were sent last.
+    """
+
+    due_us: int
+    waits_us: int
+    epoch: str
+    cells: tuple[Cell, ...]
+
+
 class PeerSession:
     """Sends to one peer. ``on_connected`` is called when the peer answers after an absence, or in a new epoch."""
 
@@ -97,6 +108,7 @@ class PeerSession:
         """The peer has been sent everything once all cells older than this are sent."""
         self.hand_back: dict[str, list[Cell]] = {}
         """Counts of ended epochs that the peer is sent, by epoch."""
+        self._unplaced: list[Unplaced] = []
         self._own = own
         self._transport = transport
         self._clock = clock
@@ -129,7 +141,7 @@ class PeerSession:
     @property
     def is_sent_everything(self) -> bool:
         """Whether nothing that the peer lacks is known to this agent alone; cells that wait have marks in the store."""
-        return not self.needs_everything and not self.hand_back
+        return not self.needs_everything and not self.hand_back and not self._unplaced
 
     @property
     def waiting_to_hand_back(self) -> int:
@@ -165,15 +177,17 @@ class PeerSession:
         self._heartbeat_us = min(self._heartbeat_us, now_us)
         if self._failing_since_us is not None:
             self._failing_since_us = min(self._failing_since_us, now_us)
+        self._unplaced = [one._replace(due_us=min(one.due_us, now_us + one.waits_us)) for one in self._unplaced]
 
     def resend_everything(self) -> None:
         """Drop the queue; the next sweep sends everything."""
         self.needs_everything = True
+        self._unplaced.clear()
         self.drop_queue()
 
     def send_queue(self, url: str) -> None:
         """Start to send what waits, unless a message is under way."""
-        waits = self._queue or self.hand_back or self._needs_probe
+        waits = self._queue or self.hand_back or self._due_again or self._needs_probe
         if waits and (self._under_way is None or self._under_way.done()):
             self._under_way = asyncio.create_task(self._deliver(url))
 
@@ -188,11 +202,13 @@ class PeerSession:
             while self.hand_back:
                 ended, cells = next(iter(self.hand_back.items()))
                 sent = tuple(cells[:MAX_CELLS])
-                await self._send(url, self._counts((), of=ended, cells=sent), ())
-                self._tally.handed_back_cells += len(sent)
+                await self._send_ended_epoch(url, ended, sent, TIMING.lazy_us)
                 del cells[: len(sent)]  # others may have joined meanwhile
                 if not cells:
                     self.hand_back.pop(ended, None)
+            for late in self._due_again:
+                await self._send_ended_epoch(url, late.epoch, late.cells, 2 * late.waits_us)
+                self._unplaced = [one for one in self._unplaced if one is not late]
             probes = self._needs_probe
             while self._queue or probes:
                 probes = False
@@ -202,6 +218,25 @@ class PeerSession:
                 self._acknowledge(batches, answer)
         except UnreachablePeerError as error:
             self._fail(error)
+
+    @property
+    def _due_again(self) -> Sequence[Unplaced]:
+        """What the peer could not place, and is to be sent again now."""
+        now_us = self._clock.now_us()
+        return [one for one in self._unplaced if one.due_us <= now_us]
+
+    async def _send_ended_epoch(self, url: str, ended: str, cells: tuple[Cell, ...], waits_us: int) -> None:
+        """Send counts of an ended epoch. What the peer cannot place is sent again after ``waits_us``, then ever later.
+
+        After a sweep's time, and where too much waits, it is left to the sweep after the peer's next absence.
+        """
+        answer = await self._send(url, self._counts((), of=ended, cells=cells), ())
+        self._tally.handed_back_cells += len(cells)
+        again = set(answer.again)
+        unplaced = tuple(cell for cell in cells if cell.key in again)
+        has_room = sum(len(one.cells) for one in self._unplaced) < MAX_WAITING
+        if unplaced and has_room and waits_us < TIMING.sweep_us:
+            self._unplaced.append(Unplaced(self._clock.now_us() + waits_us, waits_us, ended, unplaced))
 
     @property
     def _needs_probe(self) -> bool:

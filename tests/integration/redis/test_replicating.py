@@ -437,6 +437,40 @@ async def test_what_a_late_message_adds_to_an_ended_epoch_is_handed_back(east):
     assert not any(counts.of for counts in east.peers.told.get("ap-south", ()))
 
 
+@pytest.mark.parametrize("placed_at_last", [4, 99])
+async def test_what_a_peer_cannot_place_of_an_ended_epoch_is_sent_again_ever_more_seldom(
+    east, monkeypatch, placed_at_last
+):
+    await east.tick_until(lambda: east.is_noted("ap-south", EVERY_SLICE))
+    now_us = east.now_us()
+    monkeypatch.setattr(east, "now_us", lambda: now_us + int(east.later_s * 1e6))
+    window, before = now_us // YEAR_US, f"us-east/{east.counts.epochs.new_name()}"
+    placed, unplaced = Cell(b"{acme}1", window, 9), Cell(b"{other}1", window, 9)
+    east.peers.unplaceable.add(unplaced.key)
+    await east.receiver.receive(heartbeat(east, [placed, unplaced], of=before))
+    told: list[Sequence[Cell]] = []
+
+    async def are_told(after_s: float) -> int:
+        east.later_s += after_s
+        for _ in range(5):
+            await east.sender.tick()
+            await asyncio.sleep(0.01)
+        told[:] = [counts.cells for counts in east.peers.told["ap-south"] if counts.of]
+        return len(told)
+
+    assert await are_told(0) == 1
+    times = min(placed_at_last, 10)
+    for number in range(2, times + 1):
+        if number == placed_at_last:
+            east.peers.unplaceable.clear()
+        assert await are_told(2 ** (number - 2) - 0.1) == number - 1
+        assert not east.sender.sessions["ap-south"].is_sent_everything
+        assert await are_told(0.1) == number
+    assert await are_told(1000) == times
+    assert east.sender.sessions["ap-south"].is_sent_everything
+    assert told == [(placed, unplaced), *[(unplaced,)] * (times - 1)]
+
+
 async def test_an_agent_sends_counts_of_ended_epochs_also_of_slices_that_another_agent_holds(east):
     """Whoever receives counts of an ended epoch passes them on, whichever agent holds their slice; it may be the only
     one for which a peer was away.
