@@ -24,7 +24,7 @@ local function hold_leases()
   return held
 end
 
--- Makes waiting marks due now, so that the new holder of these slices sends again what the holder before did not settle.
+-- Makes waiting marks due now, so that the new holder of these slices sends again what the holder before did not unmark.
 --
 -- KEYS     slices
 -- ARGV[1]  maximum number of marks of each slice
@@ -58,7 +58,7 @@ local function packed_integer(number)
 end
 
 -- Collects this region's own counts that are due, encoded as they travel. Collected counters stay marked, due again at a
--- given instant unless they are settled before. A counter that counts meanwhile is marked due anew.
+-- given instant unless they are unmarked before. A counter that counts meanwhile is marked due anew.
 --
 -- KEYS[1] and on  slices
 -- ARGV[1]  maximum number of counters
@@ -177,13 +177,13 @@ end
 -- ARGV[1]  the instant that collect gave these marks
 -- ARGV[2]  microseconds until counters that a peer could not place are due again; ARGV[3+] their keys
 -- Reply    number of marks removed
-local function settle()
+local function unmark()
   local at = ARGV[1]
   local unplaced = {}
   for i = 3, #ARGV do
     unplaced[ARGV[i]] = true
   end
-  local settled = 0
+  local unmarked = 0
   for i = 1, #KEYS do
     local members = call('ZRANGEBYSCORE', KEYS[i], at, at)
     if #members > 0 then
@@ -203,11 +203,11 @@ local function settle()
         call('ZADD', KEYS[i], spread(stay))
       end
       if #acknowledged > 0 then
-        settled = settled + call('ZREM', KEYS[i], spread(acknowledged))
+        unmarked = unmarked + call('ZREM', KEYS[i], spread(acknowledged))
       end
     end
   end
-  return settled
+  return unmarked
 end
 
 -- Marks counters of shared limits as due now, so that they are sent again.

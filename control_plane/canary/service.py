@@ -51,14 +51,14 @@ class RolloutEngine:
         self._heartbeat_s = heartbeat_s
         self._watched_since: datetime | None = None
         self._looked_at: datetime | None = None
-        self._settled_at: int | None = None
+        self._idle_at: int | None = None
         """The revision at which no roll-out was under way."""
 
     def job(self, revision: Callable[[], int]) -> Job:
         """The job that advances roll-outs every second; while none is under way it waits for another ``revision``."""
 
         async def idle() -> bool:
-            return self._settled_at == revision()
+            return self._idle_at == revision()
 
         return Job("roll-outs", EVERY_S, self.run, idle=idle)
 
@@ -67,7 +67,7 @@ class RolloutEngine:
         async with self._database.read() as session:
             head = await repository.whole_head(session)
             number = head.rollout
-            self._settled_at = head.revision if number is None else None
+            self._idle_at = head.revision if number is None else None
             if number is None:
                 return "No roll-out is under way."
             step = await self._next(session, number)

@@ -47,14 +47,14 @@ class AdvanceJob:
         self._writer = writer
         self._heartbeat_s = heartbeat_s
         self._now_us = now_us
-        self._settled_at: int | None = None
+        self._idle_at: int | None = None
         """The revision at which no move waited."""
 
     def job(self, revision: Callable[[], int]) -> Job:
         """The job that does it every second; while no move waits it waits for another ``revision``."""
 
         async def idle() -> bool:
-            return self._settled_at == revision()
+            return self._idle_at == revision()
 
         return Job("quota-moves", ADVANCE_EVERY_S, self.run, idle=idle)
 
@@ -62,7 +62,7 @@ class AdvanceJob:
         """One look at every move."""
         async with self._database.read() as session:
             waiting = await repository.waiting(session)
-            self._settled_at = None if waiting else (await head(session)).revision
+            self._idle_at = None if waiting else (await head(session)).revision
             ready = [
                 ShareOwner(move.rule_id, move.whose) for move in waiting if await self._status_if_ready(session, move)
             ]

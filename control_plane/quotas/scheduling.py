@@ -23,10 +23,10 @@ from control_plane.quotas.share_schedule import (
     Schedule,
     Situation,
     has_windows,
+    one_step,
     parts_of,
     published,
     rescheduled,
-    settled,
     situation,
     target_of,
 )
@@ -147,7 +147,7 @@ def _shares(
 
     def of(whose: str) -> _Shares:
         move = moves.get(ShareOwner(rule.id, whose))
-        return _Shares(rule, plan, whose, move, settled(never_moved[whose]) if move is None else schedule_of(move))
+        return _Shares(rule, plan, whose, move, one_step(never_moved[whose]) if move is None else schedule_of(move))
 
     return of(THE_LIMIT), of(CLIENTS)
 

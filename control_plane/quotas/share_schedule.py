@@ -3,7 +3,7 @@
 A schedule is steps, oldest first; a step holds for every window that begins at its ``from_us`` or later, until the next
 one does. A limit of 1,000 that moves 200 units from region a to b at 10:20, with windows of an hour:
 
-1. before: one step, a 600 and b 400 (:func:`settled`);
+1. before: one step, a 600 and b 400 (:func:`one_step`);
 2. the cut: a second step from 10:20, a 400 and b 400 (:func:`retargeted`); it holds from the window of 11:00 on;
 3. the raise, once each node says from when on it goes by the cut: a third step from then, here 11:00, a 400 and b 600
    (:func:`acknowledged`); after two windows more the steps before it matter no more (:func:`needed`).
@@ -95,7 +95,7 @@ def same_shares(one: ShareStep, other: ShareStep) -> bool:
     return one.limit == other.limit and _given(one) == _given(other)
 
 
-def settled(step: ShareStep) -> Schedule:
+def one_step(step: ShareStep) -> Schedule:
     """The schedule of shares that do not move: ``step`` holds in every window."""
     first = msgspec.structs.replace(step, from_us=0)
     return Schedule(steps=(first,), target=first)
@@ -139,7 +139,7 @@ def retargeted(
     earlier = schedule.most if _weighs(schedule, now_us) else {}
     most = {region: share for region, share in _largest_shares(steps, earlier).items() if region in spenders}
     if all(target.shares.get(region, 0) >= share for region, share in most.items()):
-        return settled(target)
+        return one_step(target)
     shares = {
         region: min(share, *(step.shares.get(region, 0) for step in _ahead(steps, now_us)))
         for region, share in target.shares.items()

@@ -83,7 +83,7 @@ class _Collected:
 
     def publish(self, document: Document) -> None:
         """Keep it, without what is not in the tables: where a move of shares stands."""
-        self.documents[key_of(document)] = canonical(_settled(document))
+        self.documents[key_of(document)] = canonical(_without_moves(document))
 
 
 async def table_faults(database: Database) -> list[str]:
@@ -144,7 +144,7 @@ def _collected(
     return collected.documents
 
 
-def _settled(document: Document) -> Document:
+def _without_moves(document: Document) -> Document:
     if isinstance(document, Plan):
         return msgspec.structs.replace(document, limits=tuple(_plain(rule) for rule in document.limits))
     return _plain(document) if isinstance(document, LimitRule) else document
@@ -156,7 +156,7 @@ def _plain(rule: LimitRule) -> LimitRule:
 
 def _normal(key: DocumentKey, body: str) -> str:
     if key.kind == "plan":
-        return canonical(_settled(msgspec.json.decode(body, type=Plan)))
+        return canonical(_without_moves(msgspec.json.decode(body, type=Plan)))
     return canonical(_plain(msgspec.json.decode(body, type=LimitRule))) if key.kind == "limit" else body
 
 

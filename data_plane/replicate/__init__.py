@@ -5,7 +5,7 @@
    the wire, and queues them for each peer.
 3. ``peer_session`` sends one peer's queue in order, one signed message at a time; each answer is an acknowledgement.
 4. ``http/peer_handler`` verifies a message, ``receiver`` merges it into this store (``lua/receive.lua``).
-5. ``sender`` settles what every peer has acknowledged (``lua/send.lua``).
+5. ``sender`` unmarks what every peer has acknowledged (``lua/send.lua``).
 
 Beside them, ``anti_entropy`` slowly sends everything again and returns lost stores their own counts; ``count_epochs``
 tells when a store has lost counts. Messages carry absolute counts, so that they may be lost, doubled or late.

@@ -22,8 +22,8 @@ from data_plane.store.scripts import (
     mark_script,
     merge_script,
     received_script,
-    settle_script,
     unlist_slots_script,
+    unmark_script,
 )
 from tidegate.contract.counts import MAX_CELLS, SLICES, Cell
 
@@ -57,7 +57,7 @@ READ_A_CALL = 100
 LAZY_US = TIMING.lazy_us - TIMING.tick_us
 """A changed counter is due after this time at the latest (``lua/marks.lua``)."""
 RESEND_US = TIMING.stale_after_us + 1_000_000
-"""Collected counters are due again after this time unless they are settled; acknowledgements come sooner."""
+"""Collected counters are due again after this time unless they are unmarked; acknowledgements come sooner."""
 
 _CELL = struct.Struct("<qqq")
 _OVER = struct.Struct("<qq")
@@ -76,7 +76,7 @@ class MarkSet(NamedTuple):
 
 
 class PackedCells(NamedTuple):
-    """``number`` cells in MessagePack, at most a message's; ``marks`` are settled once every peer has them."""
+    """``number`` cells in MessagePack, at most a message's; ``marks`` are removed once every peer has them."""
 
     packed: bytes = b""
     number: int = 0
@@ -180,14 +180,14 @@ class CountStore:
         return ScriptCall(hold_leases_script(), LEASES, [self._owner, LEASE_MS, max_slices])
 
     async def make_due(self, slices: Sequence[int]) -> None:
-        """Make all waiting marks of these slices due, as the holder before may have died before it settled them."""
+        """Make all waiting marks of these slices due, as the holder before may have died before it unmarked them."""
         for sets in _by_script_call(await self._marks.sets(slices)):
             keys = [mark_set.key for mark_set in sets]
             while await self._store.call_script(make_due_script(), keys, [COLLECTED_A_CALL]):
                 pass
 
     async def collect(self, slices: Sequence[int]) -> Collected:
-        """Take a bounded number of due counters of these slices. They are due again unless they are settled."""
+        """Take a bounded number of due counters of these slices. They are due again unless they are unmarked."""
         found: list[PackedCells] = []
         waits_us: dict[int, int] = dict.fromkeys(slices, 0)
         is_all = True
@@ -213,11 +213,11 @@ class CountStore:
                     await self._marks.drop_empty(sets)
         return Collected(found, waits_us, is_all)
 
-    async def settle(self, marks: Iterable[Mark], unplaced: Collection[bytes]) -> None:
+    async def unmark(self, marks: Iterable[Mark], unplaced: Collection[bytes]) -> None:
         """Remove marks that every peer has acknowledged. ``unplaced`` counters are due again in a second."""
         for keys, due_us in marks:
             arguments: list[Argument] = [due_us, TIMING.lazy_us, *unplaced]
-            await self._store.call_script(settle_script(), keys, arguments)
+            await self._store.call_script(unmark_script(), keys, arguments)
 
     async def sweep(
         self, cursor: str, slices: Sequence[int], is_shared: Callable[[bytes], bool], *, epochs: bool

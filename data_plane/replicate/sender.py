@@ -1,7 +1,7 @@
-"""Sends peers the counts of this region, and settles what all peers have acknowledged.
+"""Sends peers the counts of this region, and unmarks what all peers have acknowledged.
 
-Counters are divided into slices; the holder of a slice's lease sends it. Unsettled counters stay marked in the store,
-where the next holder finds them. The sender does not wait for a peer that is away: once the peer answers, it is sent
+Counters are divided into slices; the holder of a slice's lease sends it. What a peer lacks stays marked in the store,
+where the next holder finds it. The sender does not wait for a peer that is away: once the peer answers, it is sent
 everything, counts of ended epochs included.
 """
 
@@ -88,7 +88,7 @@ class Sender:
                     await self._store.hold_slices(0)
 
     async def tick(self) -> None:
-        """Find unreachable peers, settle what every peer has, then send each what is due."""
+        """Find unreachable peers, unmark what every peer has, then send each what is due."""
         urls, regions = self._receiver.peer_urls(), len(self._index().book.regions)
         if regions < 2:
             await self._receiver.check_peers()
@@ -96,7 +96,7 @@ class Sender:
             self._batches.clear()
             self._held = ()
             return
-        # Also if no peer can be reached: then marks are settled at once.
+        # Also if no peer can be reached: then counters are unmarked at once.
         asked_us = self._clock.now_us()
         look = await self._store.look(sorted(urls), -(-SLICES // max(1, self._live_agents())), self._held)
         epoch = await self._store.epochs.current(self._region, regions, self._is_shared, look.epoch)
@@ -108,7 +108,7 @@ class Sender:
         await self._update_sessions(urls)
         await self._take_over(look.held)
         await self.anti_entropy.mark_pages(self._held)
-        await self._settle()
+        await self._unmark()
         if look.idle is not None and is_as_before:
             self._queue_cells(look.idle, asked_us)
             self._send_queues(urls)
@@ -142,7 +142,7 @@ class Sender:
         for name, session in self.sessions.items():
             session.send_queue(urls[name])
 
-    async def _settle(self) -> None:
+    async def _unmark(self) -> None:
         """Remove the marks of batches that no peer has yet to acknowledge.
 
         Some peers may have to be sent everything instead: that is noted before, for the next sender.
@@ -155,7 +155,7 @@ class Sender:
                 await self._store.epochs.note_sent_everything(name, self._held, session.epoch if is_sent else None)
                 session.is_noted_as_sent = is_sent
         for batch in done:
-            await self._store.settle(batch.cells.marks, self._retried(batch.unplaced))
+            await self._store.unmark(batch.cells.marks, self._retried(batch.unplaced))
 
     def _retried(self, keys: set[bytes]) -> Sequence[bytes]:
         """Unplaced counters to send again. After a while they wait for their next change, or the next sweep."""

@@ -39,9 +39,9 @@ def collect_script() -> str:
 
 
 @cache
-def settle_script() -> str:
-    """``settle`` of ``send.lua``: removes marks once peers have acknowledged them."""
-    return _script("prelude", "send", runs="settle")
+def unmark_script() -> str:
+    """``unmark`` of ``send.lua``: removes marks once peers have acknowledged them."""
+    return _script("prelude", "send", runs="unmark")
 
 
 @cache

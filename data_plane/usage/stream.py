@@ -123,7 +123,7 @@ class RedisUsageStream:
         reply = await self._store.execute("XRANGE", STREAM, "-", "+", "COUNT", count)
         return [StreamEntry(id, dict(_pairs(fields)).get(_FIELD, b"")) for id, fields in reply]
 
-    async def settle(self, ids: Sequence[bytes]) -> None:
+    async def delete(self, ids: Sequence[bytes]) -> None:
         """Delete batches that the control plane has."""
         if ids:
             await self._store.execute("XDEL", STREAM, *ids)
@@ -253,7 +253,7 @@ class UsageShipper:
                 log.error("usage_batch_refused", reason=refused.reason)
                 if 0 <= refused.position < len(part):
                     await self._stream.set_aside(part[refused.position].packed, refused.reason)
-            await self._stream.settle([entry.id for entry in part])
+            await self._stream.delete([entry.id for entry in part])
             self.shipped_batches += len(part)
             if at_end:
                 self._reported_complete_us = now_us

@@ -18,7 +18,7 @@ from data_plane.store.scripts import (
     give_back_script,
     mark_script,
     merge_script,
-    settle_script,
+    unmark_script,
 )
 from data_plane.store.strict_packing import Marker
 from data_plane.store.subjects import give_back_key
@@ -87,9 +87,9 @@ class Region:
         head = Counts(region=self.name, incarnation="1", sent_at=0)
         return msgspec.msgpack.decode(encode_counts(head, [cells], number), type=Counts).cells
 
-    def settle(self) -> int:
+    def unmark(self) -> int:
         """Every peer has what was last collected."""
-        return self._run(settle_script(), [self.slice], [self._collected_us, 0])
+        return self._run(unmark_script(), [self.slice], [self._collected_us, 0])
 
     def merge(self, peer: str, cells: Sequence[Cell]) -> str:
         packed = b"".join(struct.pack("<qqq", cell.window, cell.taken, cell.returned) for cell in cells)

@@ -63,7 +63,7 @@ def test_what_is_given_back_is_free_again_everywhere(client, algorithm: str):
     full = east.left()
     east.hit(6)
     west.merge("east/1", east.collect())
-    assert east.settle() == 1
+    assert east.unmark() == 1
     assert not east.is_dirty()
     assert east.give_back(6, START_US) == 1
     assert east.left() == full
@@ -121,17 +121,17 @@ def test_nothing_is_given_back_to_another_window(client, algorithm: str):
 
 
 @pytest.mark.parametrize("algorithm", ALL)
-def test_a_key_is_settled_only_as_collected(client, algorithm: str):
+def test_a_key_is_unmarked_only_as_collected(client, algorithm: str):
     region, _ = pair(client, algorithm)
     assert not region.is_dirty()
     region.hit(1)
     assert region.is_dirty()
     assert region.collect()[0].taken == 1
     region.hit(1)
-    assert region.settle() == 0
+    assert region.unmark() == 0
     assert region.is_dirty()
     assert region.collect()[0].taken == 2
-    assert region.settle() == 1
+    assert region.unmark() == 1
     assert not region.is_dirty()
     assert region.left() == 8
     region.hit(1)
@@ -161,7 +161,7 @@ def test_little_news_waits_and_news_that_matters_is_due_at_once(client, algorith
         if is_pressing:
             assert due_us == region.now_us
             assert [cell.taken for cell in region.collect_due()] == [taken]
-            assert region.settle() == 1
+            assert region.unmark() == 1
         else:
             assert due_us == (before_us or region.now_us + 800_000), "the first of them says when"
             assert region.collect_due() == ()
@@ -191,7 +191,7 @@ def test_marks_of_a_clock_that_was_set_back_are_due(client):
     assert len(region.collect_due()) == 1
 
 
-def test_what_nodes_before_the_upgrade_marked_anew_is_not_settled(client):
+def test_what_nodes_before_the_upgrade_marked_anew_stays_marked(client):
     """They put a mark where there is none, and leave one that waits for its acknowledgement as it is."""
     region, _ = pair(client, "fixed_window", limit=1_000)
     region.hit(1)
@@ -199,7 +199,7 @@ def test_what_nodes_before_the_upgrade_marked_anew_is_not_settled(client):
     waits_us = region.due_us()
     region.hit(1)
     client.zadd(region.slice, {region.key: waits_us})
-    assert region.settle() == 0
+    assert region.unmark() == 0
     assert region.due_us() == region.now_us
 
 

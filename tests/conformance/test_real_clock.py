@@ -7,7 +7,7 @@ import redis
 import redis.asyncio
 
 from data_plane.store.packing import encode_check, encode_rule
-from data_plane.store.scripts import collect_script, decide_script, give_back_script, merge_script, settle_script
+from data_plane.store.scripts import collect_script, decide_script, give_back_script, merge_script, unmark_script
 from testing.packed import decode_reply
 from tests.conformance.rules import HOUR_US, MINUTE_US, rule
 from tests.reference import decide
@@ -68,7 +68,7 @@ def test_state_of_another_algorithm_or_of_a_later_version_counts_as_none(store_u
 
 
 def test_every_script_states_its_contract_and_loads(store_url: str):
-    scripts = [decide_script(), collect_script(), settle_script(), merge_script(), give_back_script()]
+    scripts = [decide_script(), collect_script(), unmark_script(), merge_script(), give_back_script()]
     with redis.Redis.from_url(store_url) as client:
         for script in scripts:
             assert "\n-- KEYS[1]" in script

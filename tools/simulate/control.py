@@ -9,11 +9,11 @@ import msgspec
 from control_plane.quotas.share_schedule import (
     acknowledged,
     cut_again,
+    one_step,
     parts_of,
     published,
     raise_at_us,
     rescheduled,
-    settled,
     situation,
     target_of,
 )
@@ -59,8 +59,8 @@ class ControlPlane:
         self._rules = [(0, self._rule)]
         self.rules_in_force: list[tuple[int, list[LimitRule]]] = [(0, [self._rule])]
         """The rules that some process may go by from an instant on."""
-        self._units = settled(target_of(self._rule))
-        self._parts = settled(parts_of(self._rule))
+        self._units = one_step(target_of(self._rule))
+        self._parts = one_step(parts_of(self._rule))
         """The share schedule in parts, of clients with overrides, and of limits that change while shares move."""
         self.generation = 0
         self._cut_revision = 0

@@ -63,7 +63,7 @@ class RedisCounterStore:
         if self._sentinel is not None:
             await asyncio.gather(*(sentinel.aclose() for sentinel in self._sentinel.sentinels))
 
-    async def settled(self) -> None:
+    async def until_given_back(self) -> None:
         """Wait until everything that denied decisions are to give back has been given back, or has failed."""
         await self._give_backs.finish()
 

@@ -248,7 +248,7 @@ async def test_a_full_stream_holds_back_and_loses_only_what_it_says(valkey_url: 
         assert node.flusher.stream_full
         assert node.flusher.pause_s() > usage_module.FLUSH_EVERY_S
         assert node.flusher.lost_requests == 1, "the batch that has its name, and two cells, are held"
-        await node.stream.settle([entry.id for entry in await node.stream.oldest(10)])
+        await node.stream.delete([entry.id for entry in await node.stream.oldest(10)])
         await node.flush(after_s=3)
         assert not node.flusher.stream_full
         kept = sum(cell.allowed for batch in await node.batches() for cell in batch.cells)
@@ -264,7 +264,7 @@ async def test_a_clock_that_is_set_back_keeps_no_stream_full(valkey_url: str, mo
         node.pass_(1)
         await node.flush(after_s=3)
         assert node.flusher.stream_full
-        await node.stream.settle([entry.id for entry in await node.stream.oldest(10)])
+        await node.stream.delete([entry.id for entry in await node.stream.oldest(10)])
         await node.flush(after_s=-7_200)
         assert not node.flusher.stream_full
         assert [cell.allowed for batch in await node.batches() for cell in batch.cells] == [1]

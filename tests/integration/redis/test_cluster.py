@@ -75,7 +75,7 @@ async def test_limits_in_several_slots_are_all_or_nothing(masters: Masters, open
     for _ in range(15):
         one = await ask(store, keys, limits)
         verdicts.append(one.verdict)
-        await store.settled()
+        await store.until_given_back()
     assert verdicts == ["allowed"] * 10 + ["denied"] * 5
     assert [outcome.remaining for outcome in one.answers[0]] == [10, 0, 20]
     left = [
@@ -227,7 +227,7 @@ async def test_a_dead_master_costs_only_its_own_slots(masters: Masters, open_sto
         dead_id = admin.execute_command("CLUSTER", "MYID")
     masters[2].child.kill()
     verdicts = [(await ask(store, (alive, dead), (rule(9), rule(9)))).verdict for _ in range(20)]
-    await store.settled()
+    await store.until_given_back()
     assert set(verdicts) <= {"connection_lost", "circuit_open", "timeout"}
     assert store.stats.given_back > 0
     assert (await ask(store, (alive,), (rule(9),))).answers[0][0].remaining == 7

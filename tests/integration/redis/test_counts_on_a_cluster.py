@@ -47,7 +47,7 @@ async def take(store: RedisCounterStore, keys=KEYS, cost: int = 3) -> None:
 
 
 async def collected(counts: CountStore, slices=ALL) -> tuple[list[Cell], list[Mark]]:
-    """Everything that is due, or will be; and what settles it."""
+    """Everything that is due, or will be; and its marks."""
     cells: list[Cell] = []
     marks: list[Mark] = []
     await counts.make_due(slices)
@@ -73,7 +73,7 @@ async def swept(counts: CountStore, slices=ALL, *, lives: bool = False) -> dict[
             return said
 
 
-async def test_every_master_s_counters_are_told_and_settled(store: RedisCounterStore) -> None:
+async def test_every_master_s_counters_are_told_and_unmarked(store: RedisCounterStore) -> None:
     counts = CountStore(store, "node")
     assert await counts.hold_slices(SLICES) == list(ALL)
     assert await collected(counts) == ([], [])
@@ -82,7 +82,7 @@ async def test_every_master_s_counters_are_told_and_settled(store: RedisCounterS
     found, marks = await collected(counts)
     assert sorted(one.key for one in found) == sorted(KEYS)
     assert {one.taken for one in found} == {3}
-    await counts.settle(marks, ())
+    await counts.unmark(marks, ())
     assert await collected(counts) == ([], [])
 
 
@@ -90,7 +90,7 @@ async def test_a_sweep_marks_the_counters_of_all_masters_and_ends(store: RedisCo
     counts = CountStore(store, "node")
     await take(store)
     await counts.hold_slices(SLICES)
-    await counts.settle((await collected(counts))[1], ())
+    await counts.unmark((await collected(counts))[1], ())
     await swept(counts)
     await counts.hold_slices(SLICES)
     assert sorted(one.key for one in (await collected(counts))[0]) == sorted(KEYS)
@@ -122,7 +122,7 @@ async def test_a_slot_that_was_empty_is_looked_at_again_once_it_is_marked(store:
         await counts.hold_slices(SLICES)
         (found,), marks = await collected(counts)
         assert found.key == KEYS[0]
-        await counts.settle(marks, ())
+        await counts.unmark(marks, ())
         for _ in range(3):
             await counts.hold_slices(SLICES)
             assert await collected(counts) == ([], [])

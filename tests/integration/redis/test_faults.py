@@ -114,7 +114,7 @@ async def test_what_a_late_decision_took_is_given_back(server: StoreServer, open
     async with asyncio.timeout(10):
         while store.stats.given_back < 1:  # the second limit had one left: one of the three passed
             await asyncio.sleep(0.01)
-    await store.settled()
+    await store.until_given_back()
     async with asyncio.timeout(10):
         while (found := await ask(store, (b"{a}1", b"{a}2"), (ten, two), cost=0)).verdict != "allowed":
             await asyncio.sleep(0.01)
@@ -237,7 +237,7 @@ async def test_a_store_that_is_well_again_is_seen_to_be_so_without_a_decision(
     said = [record.getMessage() for record in caplog.records if "decide" in record.getMessage()]
     assert said[0] == f"the store does not decide ({reasons[trouble]}): decisions are made without it"
     assert said[1].startswith("the store decides again, after ")
-    await store.settled()
+    await store.until_given_back()
     assert not [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
 
 

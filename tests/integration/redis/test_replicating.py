@@ -127,7 +127,7 @@ class East:
                 if await holds():
                     return
 
-    async def is_settled(self) -> bool:
+    async def is_unmarked(self) -> bool:
         """Whether all is known everywhere."""
         return await self.marks() == 0 and set(self.peers.told) >= set(self.receiver.peer_urls())
 
@@ -152,26 +152,26 @@ def heartbeat(east: East, cells: Iterable[Cell] = (), **members) -> Counts:
 
 async def test_marks_do_not_wait_for_a_region_that_left(east):
     await east.take(30)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     east.meet("eu-west")
     await east.take(30)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     assert max(cell.taken for counts in east.peers.told["eu-west"] for cell in counts.cells) == 60
 
 
 async def test_marks_do_not_gather_where_nobody_can_be_told(east):
     east.meet("eu-west", peer_url=None)
     await east.take(30)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
 
 
 async def test_a_region_that_left_and_came_back_is_told_what_it_missed(east):
     await east.take(30)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     await east.counts.epochs.note_sent_everything("ap-south", EVERY_SLICE, "first")
     east.meet("eu-west")
     await east.take(30)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     assert await east.counts.epochs.sent_everything("ap-south", EVERY_SLICE) is None, (
         "it does not know everything any more"
     )
@@ -212,7 +212,7 @@ async def test_a_counter_that_a_peer_cannot_place_holds_up_nothing_else(east):
     await east.take(30)
     await east.take(30, b"{other}1")
     east.peers.unplaceable.add(b"{other}1")
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     begun_us = east.now_us()
 
     async def is_complete():
@@ -258,7 +258,7 @@ async def test_who_only_repeats_what_it_said_falls_silent(east):
 async def test_who_has_its_clock_set_back_goes_on_telling(east):
     east.later_s = 3_600
     await east.take(30)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     east.later_s = 0
     begun_us = east.now_us()
     east.peers.told.clear()
@@ -281,7 +281,7 @@ async def test_a_peer_that_was_never_heard_is_known_to_be_silent(east):
 async def test_what_a_store_that_came_back_had_told_nobody_is_told_as_the_earlier_life_s(east):
     await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run")))
     await east.take(30)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     first = await east.counts.epochs.name()
     await east.take(1)
     await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "another run")))
@@ -301,7 +301,7 @@ async def test_what_a_store_that_came_back_had_told_nobody_is_told_as_the_earlie
 
 async def test_an_epoch_that_was_named_before_there_was_a_marker_ends_with_it(east):
     await east.take(30)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     first = await east.counts.epochs.name()
     await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "of a copy from before the marker, maybe")))
 
@@ -327,11 +327,11 @@ async def test_a_store_that_came_back_with_what_it_had_saved_is_another_life(eas
     full = await east.take(0, key, params)
     await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run")))
     await east.take(30, key, params)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     first = await east.counts.epochs.name()
     copy = await east.store.execute("DUMP", key)
     await east.take(20, key, params)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     (known,) = (cell for cell in east.peers.told["eu-west"][-1].cells)
     assert known.taken == 50
 
@@ -363,10 +363,10 @@ async def test_what_is_counted_after_an_epoch_ended_with_unsent_counts_is_sent(e
     params, key = encode_rule(LIMITS[algorithm], shared=True), b"{acme}%d" % LIMITS[algorithm].id
     await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run")))
     await east.take(30, key, params)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     await east.take(1, key, params)
     await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "another run")))
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     await east.take(1, key, params)
     assert await east.marks() == 1
 
@@ -374,7 +374,7 @@ async def test_what_is_counted_after_an_epoch_ended_with_unsent_counts_is_sent(e
 async def test_what_one_peer_alone_knew_of_an_earlier_life_here_is_passed_on_once(east):
     """The sweep that tells of earlier lives is over by then."""
     await east.take(1)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     east.peers.told.clear()
     lost = Cell(b"{acme}1", east.now_us() // YEAR_US, 9)
     before = f"us-east/{east.counts.epochs.new_name()}"
@@ -391,13 +391,13 @@ async def test_what_one_peer_alone_knew_of_an_earlier_life_here_is_passed_on_onc
         else:
             east.peers.told.clear()
             await east.take(1)
-            await east.tick_until(east.is_settled)
+            await east.tick_until(east.is_unmarked)
             assert not await passed_on()
 
 
 async def test_what_is_passed_on_while_a_message_is_under_way_is_sent_with_the_next(east):
     await east.take(1)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     east.peers.told.clear()
     window, before = east.now_us() // YEAR_US, f"us-east/{east.counts.epochs.new_name()}"
     east.peers.slow["ap-south"] = asyncio.Event()
@@ -500,7 +500,7 @@ async def test_an_agent_sends_counts_of_ended_epochs_also_of_slices_that_another
 async def test_an_epoch_that_this_region_never_had_is_not_handed_back(east):
     """With a name that it made up eu-west would drain whom it likes in us-east."""
     assert await east.take(1) == 99
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     known = await east.counts.epochs.name()
     drained = Cell(b"{acme}1", east.now_us() // YEAR_US, 99)
     elsewhere = CountStore(east.store, "node", b"of eu-west").epochs.new_name()
@@ -520,9 +520,9 @@ async def test_an_epoch_that_this_region_never_had_is_not_handed_back(east):
     assert await east.take(0) == 0
 
 
-async def test_what_an_agent_had_sent_and_not_settled_is_sent_by_the_next_one(east):
+async def test_what_an_agent_had_sent_and_left_marked_is_sent_by_the_next_one(east):
     await east.take(30)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     await east.take(7)
     await east.counts.make_due(EVERY_SLICE)
     (packed,) = (await east.counts.collect(EVERY_SLICE)).cells
@@ -538,16 +538,16 @@ async def test_what_an_agent_had_sent_and_not_settled_is_sent_by_the_next_one(ea
         return any(cell.taken == 37 for counts in east.peers.told.get("eu-west", ()) for cell in counts.cells)
 
     await east.tick_until(is_sent)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
 
 
 async def test_nothing_is_said_to_be_known_that_waits(east):
     await east.take(64)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     slice = sum(b"{acme}1") % SLICES
 
     async def is_quiet():
-        return all(not one.needs_everything for one in east.sender.sessions.values()) and await east.is_settled()
+        return all(not one.needs_everything for one in east.sender.sessions.values()) and await east.is_unmarked()
 
     await east.tick_until(is_quiet)
     east.peers.told.clear()
@@ -567,7 +567,7 @@ async def test_who_lets_too_much_come_together_is_sent_everything_once_it_answer
     monkeypatch.setattr(peer_session, "MAX_WAITING", 3)
     east.meet("eu-west", "ap-south")
     await east.take(1)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     answer = asyncio.Event()
     east.peers.slow["ap-south"] = answer
     keys = [b"{k%d}1" % number for number in range(10)]
@@ -582,7 +582,7 @@ async def test_who_lets_too_much_come_together_is_sent_everything_once_it_answer
 
     await east.tick_until(knows_first)
     assert not await knows_first("ap-south")
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     del east.peers.slow["ap-south"]
     answer.set()
 
@@ -602,7 +602,7 @@ async def test_whoever_sends_next_knows_that_a_peer_missed_something_while_it_wa
         return east.sender.sessions["eu-west"].is_away
 
     await east.tick_until(is_away)
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     assert await east.counts.epochs.sent_everything("eu-west", EVERY_SLICE) is None
 
 
@@ -627,7 +627,7 @@ async def test_who_takes_slices_over_in_the_middle_of_a_sweep_begins_it_anew(eas
     monkeypatch.setattr(anti_entropy, "PAGES_A_TURN", 1)
     monkeypatch.setattr(count_store, "SCANNED_A_CALL", 5)
     keys = await east.take_many()
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     east.live_agents = 2
     await east.sender.tick()
     assert east.sender.slices == len(OWN)
@@ -642,7 +642,7 @@ async def test_who_takes_slices_over_in_the_middle_of_a_sweep_begins_it_anew(eas
     east.live_agents = 1
 
     async def is_sent_everything():
-        return not east.sender.sessions["eu-west"].needs_everything and await east.is_settled()
+        return not east.sender.sessions["eu-west"].needs_everything and await east.is_unmarked()
 
     await east.tick_until(is_sent_everything)
     assert {cell.key for counts in east.peers.told["eu-west"] for cell in counts.cells} == set(keys)
@@ -651,7 +651,7 @@ async def test_who_takes_slices_over_in_the_middle_of_a_sweep_begins_it_anew(eas
 async def test_a_peer_that_comes_back_while_a_page_is_read_is_sent_the_pages_before_it(east, monkeypatch):
     monkeypatch.setattr(count_store, "SCANNED_A_CALL", 5)
     keys = await east.take_many()
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     await east.tick_until(lambda: east.is_noted("ap-south", EVERY_SLICE))
     sweep, pages = east.counts.sweep, []
 
@@ -668,7 +668,7 @@ async def test_a_peer_that_comes_back_while_a_page_is_read_is_sent_the_pages_bef
     east.sender.anti_entropy.begin()
 
     async def is_sent_everything():
-        return len(pages) > 6 and not east.sender.anti_entropy.is_under_way and await east.is_settled()
+        return len(pages) > 6 and not east.sender.anti_entropy.is_under_way and await east.is_unmarked()
 
     await east.tick_until(is_sent_everything)
     assert not east.sender.sessions["ap-south"].needs_everything
@@ -718,7 +718,7 @@ async def test_that_a_peer_lacks_something_is_noted_by_the_next_tick_where_the_s
 
 async def test_slices_whose_taking_over_failed_are_taken_over_by_the_next_tick(east, monkeypatch):
     east.live_agents = 2
-    await east.tick_until(east.is_settled)
+    await east.tick_until(east.is_unmarked)
     make_due, tried = east.counts.make_due, []
 
     async def fail_once(slices: Sequence[int]) -> None:

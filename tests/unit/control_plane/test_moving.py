@@ -18,10 +18,10 @@ from control_plane.quotas.share_schedule import (
     losers,
     needed,
     on_the_way,
+    one_step,
     raise_at_us,
     retargeted,
     same_shares,
-    settled,
 )
 from data_plane.config.strict_limits import divided, schedule_of
 from testing.effort import examples
@@ -49,7 +49,7 @@ def share_under(steps: Steps, region: str, window_start_us: int) -> int:
 
 
 def moved(now: ShareStep, target: ShareStep) -> Schedule:
-    return retargeted(rule(), settled(now), target, NOW_US, "abc")
+    return retargeted(rule(), one_step(now), target, NOW_US, "abc")
 
 
 def test_a_move_cuts_from_the_next_window_and_waits() -> None:
@@ -64,7 +64,7 @@ def test_a_move_cuts_from_the_next_window_and_waits() -> None:
 
 def test_where_nobody_loses_there_is_nothing_to_wait_for() -> None:
     for target in (step(2000, a=1000, b=1000), step(1000, a=500, b=500)):
-        assert moved(step(1000, a=500, b=500), target) == settled(target)
+        assert moved(step(1000, a=500, b=500), target) == one_step(target)
 
 
 def test_a_lowered_limit_is_felt_at_once_and_in_every_window() -> None:
@@ -99,8 +99,8 @@ def test_a_region_that_comes_is_raised_only_after_the_others_were_cut() -> None:
 
 
 def test_a_region_without_any_node_has_nothing_to_let_go_of() -> None:
-    move = retargeted(rule(), settled(step(1000, a=1000)), step(1000, a=500, b=500), NOW_US, spenders={"b"})
-    assert move == settled(step(1000, a=500, b=500))
+    move = retargeted(rule(), one_step(step(1000, a=1000)), step(1000, a=500, b=500), NOW_US, spenders={"b"})
+    assert move == one_step(step(1000, a=500, b=500))
 
 
 def test_a_raise_that_has_not_begun_is_no_share_that_may_be_kept() -> None:
@@ -162,9 +162,11 @@ def test_shares_of_a_bucket_are_of_its_capacity() -> None:
 def test_a_bucket_of_another_size_is_divided_as_it_was(burst: int) -> None:
     """By shares of the size before a region would fill at several times its rate."""
     resized = rule(algorithm="token_bucket", window_us=60_000_000, burst=burst)
-    move = retargeted(resized, settled(step(1000, a=50, b=50)), step(1000, a=burst // 2, b=burst // 2), NOW_US, "ab")
-    assert move == settled(step(1000, a=burst // 2, b=burst // 2))
-    cut = retargeted(resized, settled(step(1000, a=80, b=20)), step(1000, a=burst // 5, b=burst * 4 // 5), NOW_US, "ab")
+    move = retargeted(resized, one_step(step(1000, a=50, b=50)), step(1000, a=burst // 2, b=burst // 2), NOW_US, "ab")
+    assert move == one_step(step(1000, a=burst // 2, b=burst // 2))
+    cut = retargeted(
+        resized, one_step(step(1000, a=80, b=20)), step(1000, a=burst // 5, b=burst * 4 // 5), NOW_US, "ab"
+    )
     before = step(1000, a=burst * 4 // 5, b=burst // 5)
     assert cut.steps == (before, step(1000, NOW_US, a=burst // 5, b=burst // 5))
     assert losers(cut) == {"a"}
@@ -183,7 +185,7 @@ PAUSES_US = st.integers(0, 4 * HOUR_US)
 def test_no_window_ever_has_more_than_the_limit(moves: list[tuple[list[int], int, int, bool]]) -> None:
     """Each region may go by any version of the steps since the one that it acknowledged."""
     limit, names = rule(), ("a", "b", "c")
-    schedule = settled(step(1000, a=334, b=333, c=333))
+    schedule = one_step(step(1000, a=334, b=333, c=333))
     now_us = NOW_US
     seen = [schedule.steps]
     heard = 0  # the oldest version that a region may still go by
@@ -229,7 +231,7 @@ def test_no_window_ever_has_more_than_the_largest_limit_in_it(moves: list[tuple[
     """Also one that has begun: what was spent under a version that nobody goes by any more stays spent."""
     now_us, limit = NOW_US, 1000
     names = ("a", "b", "c")
-    units, parts = (settled(step(whole, **equal_shares(whole, names))) for whole in (1000, PARTS))
+    units, parts = (one_step(step(whole, **equal_shares(whole, names))) for whole in (1000, PARTS))
     seen: list[tuple[int, int, Steps]] = [(0, limit, units.steps)]  # since when, of which limit
     heeded_us = [0]  # from when on no older version is gone by
     for weights, pause_us, figure, heeded in moves:
@@ -268,7 +270,7 @@ def test_no_window_ever_has_more_than_the_largest_limit_in_it(moves: list[tuple[
 def test_no_window_ever_has_more_than_an_overrides_limit(moves: list[tuple[list[int], int, bool]], limit: int) -> None:
     """As above, of an override when the limit's shares change: what nodes make of the versions of its parts."""
     names = ("a", "b", "c")
-    schedule = settled(step(PARTS, **equal_shares(PARTS, names)))
+    schedule = one_step(step(PARTS, **equal_shares(PARTS, names)))
     seen, heard, now_us = [schedule.steps], 0, NOW_US
     for weights, pause_us, heeded in moves:
         now_us += pause_us + 1
