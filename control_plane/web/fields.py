@@ -55,7 +55,8 @@ def _instant(value: object) -> datetime:
         instant = datetime.fromisoformat(value.upper())
     except ValueError as error:
         raise ValueError(f"is no such instant: {error}") from None
-    if instant.year not in _YEARS:
+    # in UTC as well: what is stored must be good to be sent back
+    if instant.year not in _YEARS or instant.astimezone(UTC).year not in _YEARS:
         raise ValueError(f"must lie in the years {_YEARS.start} to {_YEARS.stop - 1}")
     return instant.astimezone(UTC)
 

@@ -53,6 +53,8 @@ FAULTS = [
     ({"limit": 1, "window": "day", "anchor": "yesterday"}, "anchor"),
     ({"limit": 1, "window": "day", "anchor": 5}, "anchor"),
     ({"limit": 1, "window": "day", "anchor": "9999-12-31T23:59:59-01:00"}, "anchor"),
+    ({"limit": 1, "window": "day", "anchor": "1970-01-01T00:00:00+14:00"}, "anchor"),
+    ({"limit": 1, "window": "day", "anchor": "2199-12-31T23:59:59-01:00"}, "anchor"),
     ({"limit": 1, "window": "day", "algorithm": "sliding_window"}, "window"),
     ({"limit": 1, "window_s": 0}, "window_s"),
     ({"limit": 1, "window_s": 1e300}, "window_s"),
