@@ -148,13 +148,15 @@ async def put_clients(
     for part in chunks(changes, writes.AT_ONCE):
         before = await client_rows.records(write.session, [change.name for change in part])
         for change in part:
+            entry = wanted[change.name]
             overrides = {
                 name: OverrideFigures(limit=item.limit, burst=item.burst, expires_at=None)
-                for name, item in wanted[change.name].overrides.items()
+                for name, item in entry.overrides.items()
             }
-            lasting = ClientEntry.model_validate(change.after)
-            kept = {} if change.name not in before else _kept(before[change.name].overrides, lasting.overrides)
-            wishes.append(ClientWish(change.name, entries.client_body(lasting), overrides, kept))
+            # with those that stay they may be more than an entry may have, until those go that do not fit its plan
+            lasting = (change.after or {}).get("overrides", {})
+            kept = {} if change.name not in before else _kept(before[change.name].overrides, lasting)
+            wishes.append(ClientWish(change.name, entries.client_body(entry), overrides, kept))
     await writes.put(write, wishes, at="clients.", progress=progress)
 
 

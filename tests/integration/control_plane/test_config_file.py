@@ -158,6 +158,15 @@ async def test_overrides_that_go_with_their_limit_are_named_and_count_as_deletio
     assert (await exported(api))["clients"] == left | {"c20": {"plan": "free", "overrides": {"each-hour": 5}}}
 
 
+async def test_as_many_overrides_as_a_client_may_have_take_the_place_of_as_many(api: httpx.AsyncClient) -> None:
+    plans = {plan: {"limits": {f"{plan}{at}": {"limit": "9/s"} for at in range(60)}} for plan in ("old", "new")}
+    for plan, limits in plans.items():
+        clients = {"acme": {"plan": plan, "overrides": dict.fromkeys(limits["limits"], 5)}}
+        moved = await applied(api, changed(plans=plans, clients=clients), allow_deletes=60)
+        assert moved.status_code == 200, moved.text
+        assert (await exported(api))["clients"]["acme"]["overrides"].keys() == limits["limits"].keys()
+
+
 async def test_an_override_that_goes_as_its_client_moves_is_named(api: httpx.AsyncClient) -> None:
     await applied(api, FILE)
     moved = changed(clients={"globex": {"plan": "pro"}})
