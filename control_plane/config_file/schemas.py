@@ -1,5 +1,6 @@
 """The entries of the file: version 1. Unknown members are refused by name."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -32,6 +33,8 @@ from control_plane.web.fields import (
 )
 from tidegate.contract.decision import MAX_COST
 from tidegate.contract.limits import MAX_LIMIT, Algorithm, Calendar, Mode, OnStoreFailure
+
+METHOD = re.compile(r"[A-Z]{1,16}|\*")
 
 
 def _units_or_rate(value: object) -> int | str:
@@ -130,7 +133,7 @@ class BackendEntry(Entry):
 
 def _route(value: str) -> str:
     method, space, path = value.partition(" ")
-    if not space or not (method == "*" or (method.isascii() and method.isalpha() and method.isupper())):
+    if not space or not METHOD.fullmatch(method):
         raise ValueError('must be a method and a path, such as "GET /api/users/{id}"; * stands for every method')
     fault = template_fault(path)
     if fault is not None:

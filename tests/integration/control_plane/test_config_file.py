@@ -265,6 +265,7 @@ ERRORS = [
     ),
     (changed(plans={"free": {"limits": {"a": {"limit": "5/s", "colour": "red"}}}}), "plans.free.limits.a.colour"),
     (changed(endpoints={"e": {"route": "GET nowhere"}}), "endpoints.e.route"),
+    (changed(endpoints={"e": {"route": f"{'A' * 17} /"}}), "endpoints.e.route"),
     (changed(endpoints={"e": {"route": "GET /", "backend": "nope"}}), "endpoints.e.backend"),
     (changed(backends={"b": {"capacity": "5/month"}}), "backends.b"),
     (changed(backends={"b": {"capacity": 5}}), "backends.b.capacity"),
