@@ -165,7 +165,7 @@ async def _put(wanted: _Wanted, change: Change, progress: writing.Progress | Non
     if wanted.dry_run:
         return JSONResponse(applied.model_dump(mode="json"))
     made = {"revision": change.revision, "rollout": await begun}
-    return await change.answer(applied.model_copy(update=made), 200)
+    return await change.answer(applied.model_copy(update=made), 200, tag=revision_tag(change.revision))
 
 
 async def _begun(session: AsyncSession, number: int | None) -> RolloutDetail | None:

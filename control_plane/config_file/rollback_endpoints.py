@@ -55,7 +55,9 @@ async def roll_back_to_revision(
     change.because(body.reason)
     work = _rolled_back(number, change, dry_run=dry_run, allow_deletes=allow_deletes)
     view = await (within_deadline(request, work) if dry_run else work)
-    return JSONResponse(view.model_dump(mode="json")) if dry_run else await change.answer(view, 200)
+    if dry_run:
+        return JSONResponse(view.model_dump(mode="json"))
+    return await change.answer(view, 200, tag=revision_tag(change.revision))
 
 
 async def _rolled_back(number: int, change: Change, *, dry_run: bool, allow_deletes: int) -> RolledBack:

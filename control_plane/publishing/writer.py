@@ -364,11 +364,18 @@ class Change:
         self._committed_s = asyncio.get_running_loop().time()
 
     async def answer(
-        self, view: BaseModel | None, status: int, *, location: str | None = None, secret: bool = False
+        self,
+        view: BaseModel | None,
+        status: int,
+        *,
+        location: str | None = None,
+        secret: bool = False,
+        tag: str | None = None,
     ) -> Response:
         """The answer to a committed write: the view, its tag, the revision, and whether all nodes have it.
 
-        ``secret``: the view shows a secret once, so it has no tag and nobody may store it.
+        ``secret``: the view shows a secret once, so it has no tag and nobody may store it. ``tag``: that of what was
+        written, where the view tells of the write.
         """
         headers = {"X-Tidegate-Revision": str(self.revision)}
         if self._rollout_began is not None:
@@ -378,7 +385,7 @@ class Change:
         if secret:
             headers["Cache-Control"] = "no-store"
         elif view is not None:
-            headers["ETag"] = etag_of(view)
+            headers["ETag"] = tag or etag_of(view)
         body = None if view is None else view.model_dump_json()
         if body is not None:
             headers["Content-Type"] = "application/json"

@@ -294,7 +294,13 @@ async def test_if_match_takes_the_revision_that_was_read(api: httpx.AsyncClient)
     await api.put("/v1/clients/acme", json={"plan": "free", "external_id": "other"})
     assert (await api.put("/v1/config", json=FILE, headers=tag)).status_code == 412
     tag = {"If-Match": (await api.get("/v1/config")).headers["etag"]}
-    assert (await api.put("/v1/config", json=FILE, headers=tag)).status_code == 200
+    written = await api.put("/v1/config", json=FILE, headers=tag)
+    assert written.status_code == 200
+    tag = {"If-Match": written.headers["etag"]}
+    rolled_back = await api.post("/v1/revisions/1/rollback", headers=tag)
+    assert rolled_back.status_code == 200, "the answer to a write has the tag that the next one must name"
+    tag = {"If-Match": rolled_back.headers["etag"]}
+    assert (await api.put("/v1/config", json=changed(limits={}), headers=tag)).status_code == 200
 
 
 async def test_routes_can_change_places(api: httpx.AsyncClient) -> None:
