@@ -12,7 +12,7 @@ from control_plane.canary.models import RolloutRow
 from control_plane.usage.denial_reasons import reason, remedy
 from control_plane.web.fields import Instant, View
 from tidegate.contract.decision import Cause
-from tidegate.contract.denials import MAX_FOUND, Denial, DenialQuery
+from tidegate.contract.denials import MAX_FOUND, Denial, DenialQuery, one_spelling
 
 router = APIRouter(prefix="/v1/denials", tags=["usage"], dependencies=[Depends(by_method)])
 
@@ -62,14 +62,14 @@ class Denials(View):
 def _query(
     client: Annotated[str | None, Query(max_length=128)] = None,
     key: Annotated[str | None, Query(min_length=4, max_length=256, description="its beginning is enough")] = None,
-    ip: Annotated[str | None, Query(max_length=64)] = None,
+    ip: Annotated[str | None, Query(max_length=64, description="an address, in any spelling")] = None,
     request_id: Annotated[str | None, Query(max_length=128)] = None,
     since: Annotated[Instant | None, Query(alias="from")] = None,
     until: Annotated[Instant | None, Query(alias="to", description="not included")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_FOUND)] = 50,
 ) -> DenialQuery:
     return DenialQuery(
-        client=client, key=key, ip=ip, request_id=request_id, most=limit,
+        client=client, key=key, ip=None if ip is None else one_spelling(ip), request_id=request_id, most=limit,
         since_ms=0 if since is None else _ms(since), until_ms=2**53 if until is None else _ms(until),
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ from data_plane.store.scripts import denials_script
 from tidegate.contract.credentials import PREFIXES
 from tidegate.contract.decision import Cause, CheckRequest
 from tidegate.contract.decoding import UNREADABLE
-from tidegate.contract.denials import KEY_SHOWN, Denial, DenialQuery
+from tidegate.contract.denials import KEY_SHOWN, Denial, DenialQuery, one_spelling
 from tidegate.contract.limits import capacity
 
 log = structlog.get_logger()
@@ -176,7 +176,7 @@ def _denial(node: str, noted: Noted) -> Denial:
         "request_id": noted.request_id,
         "client": None if noted.principal is None else noted.principal.client.client,
         "key": _shown(request.api_key),
-        "ip": request.ip,
+        "ip": None if request.ip is None else one_spelling(request.ip),
         "requests": noted.requests,
         "cost": request.cost,
     }

@@ -1,5 +1,6 @@
 """What client libraries denied from memory, as they report it afterwards; and denials, as regions remember them."""
 
+import ipaddress
 from typing import Annotated
 
 import msgspec
@@ -37,12 +38,23 @@ KEY_SHOWN = 8
 """So much of a client's key is kept: its prefix, as the control plane shows it."""
 
 
+def one_spelling(ip: str) -> str:
+    """The address as RFC 5952 spells it, and as IPv4 where that is mapped into IPv6; text that is none as it is."""
+    if ":" not in ip:
+        return ip
+    try:
+        address = ipaddress.IPv6Address(ip)
+    except ValueError:
+        return ip
+    return str(address.ipv4_mapped or address)
+
+
 class Denial(msgspec.Struct, frozen=True, array_like=True):
     """One denial, as the region's store remembers it and agents send it.
 
-    ``used`` and ``limit`` are units of the limit called ``policy`` in this region; ``requests`` is more than 1 where a
-    client library denied from memory; ``left_out``: so many denials of the same caller, in the same second, were not
-    kept beside this one.
+    ``ip`` and that of a query are in :func:`one_spelling`. ``used`` and ``limit`` are units of the limit called
+    ``policy`` in this region; ``requests`` is more than 1 where a client library denied from memory; ``left_out``: so
+    many denials of the same caller, in the same second, were not kept beside this one.
     """
 
     at_ms: Annotated[int, msgspec.Meta(ge=0, le=2**47)]

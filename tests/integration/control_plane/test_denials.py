@@ -60,6 +60,7 @@ async def test_every_region_is_asked_and_a_silent_one_has_a_reason(served: Runni
         found = await asked_until_told(served.admin, client="acme")
         assert (await asked_until_told(served.admin, request_id="find-me"))["items"] == found["items"][:1]
         assert (await asked_until_told(served.admin, key="tg_abcdefghijkl", ip="203.0.113.9"))["items"]
+        assert (await asked_until_told(served.admin, ip="::ffff:203.0.113.9"))["items"], "an address in any spelling"
         assert not (await asked_until_told(served.admin, client="acme", to=AT.isoformat()))["items"][1:]
         assert not (await asked_until_told(served.admin, client="zeta"))["items"]
     assert found["regions"]["eu-west"] == "no node of this region answered within 1 s"

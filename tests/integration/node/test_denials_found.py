@@ -106,6 +106,16 @@ async def test_a_denial_is_found_by_client_key_address_and_request_id(served: Se
     assert await served.found(client="acme", since_ms=one.at_ms) == [one]
 
 
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [("::FFFF:203.0.113.9", "203.0.113.9"), ("2001:DB8:0:0::1", "2001:db8::1"), ("203.0.113.9", "203.0.113.9")],
+)
+async def test_an_address_is_found_however_the_gateway_spelled_it(served: Served, sent: str, kept: str) -> None:
+    for _ in range(2):
+        await check(served, ip=sent)
+    assert [one.ip for one in await served.found(ip=kept)] == [kept]
+
+
 async def test_what_was_allowed_or_only_looked_at_is_no_denial(served: Served) -> None:
     for cost in (1, 1, 0):
         await check(served, api_key=KEY, cost=cost)
