@@ -16,6 +16,7 @@ from control_plane.jobs import repository
 from control_plane.jobs.registry import Job, Registry
 from control_plane.jobs.schemas import JobListing, JobView, LeaderView
 from control_plane.replays.service import replay_of
+from control_plane.web.reasons import Reason
 from control_plane.web.waiting import wanted_wait_s
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(by_method)])
@@ -51,6 +52,7 @@ async def run_job(
     request: Request,
     caller: Caller,
     job: JobName,
+    reason: Reason,
     prefer: Annotated[str | None, Header(description="`wait=5`: answer when the run ended")] = None,
 ) -> Response:
     """Ask the leader to run a job now, whichever replica that is. If it runs already, it runs once more.
@@ -66,7 +68,7 @@ async def run_job(
         await repository.request(session, known.name, caller.name)
         run = audit.Event("run", "job", known.name, None, None)
         origin = Origin(caller.role, request.scope.get("request_id"), request.client.host if request.client else None)
-        await audit.store(session, [run], author=caller.name, reason=None, origin=origin)
+        await audit.store(session, [run], author=caller.name, reason=reason, origin=origin)
     view = await _view(database, known)
     headers, status = {}, 202
     wait_s = wanted_wait_s(prefer)

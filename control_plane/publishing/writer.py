@@ -20,12 +20,13 @@ from control_plane.access.principals import Caller
 from control_plane.audit import repository as audit
 from control_plane.audit.repository import Origin, without_secrets
 from control_plane.database import Database
-from control_plane.errors import ConflictError, FieldError, InvalidError, UnavailableError
+from control_plane.errors import ConflictError, UnavailableError
 from control_plane.publishing import repository
 from control_plane.publishing.models import STAGED_KINDS, ConfigHead, Revision
 from control_plane.publishing.repository import ChangedDocument, DocumentKey, Signer, canonical, key_of, shown
 from control_plane.replays.service import Replay, replay_of
 from control_plane.web.etags import Preconditions, etag_of
+from control_plane.web.reasons import Reason
 from control_plane.web.waiting import wanted_wait_s, wants_immediate
 from tidegate.contract.config import Document, bucket_digest, root_digest
 
@@ -43,8 +44,6 @@ Derive = Callable[["ConfigWrite"], Awaitable[None]]
 """Publishes, withdraws and records in a write what follows from the documents that services published."""
 MakePlacement = Callable[..., "CanaryPlacement"]
 """Makes the placement of a write that a roll-out holds back from some nodes."""
-REASON = "X-Tidegate-Reason"
-MAX_REASON_LENGTH = 500
 
 
 class ConfigWrite:
@@ -410,7 +409,7 @@ class Change:
 async def _creation(
     request: Request,
     caller: Caller,
-    reason: Annotated[str | None, Header(alias=REASON, description=f"at most {MAX_REASON_LENGTH} letters")] = None,
+    reason: Reason,
     prefer: Annotated[
         str | None,
         Header(
@@ -423,7 +422,7 @@ async def _creation(
         writer=request.state.writer,
         reach=request.state.reach,
         author=caller.name,
-        reason=None if reason is None else _reason_in(reason),
+        reason=reason,
         wait_s=wanted_wait_s(prefer),
         origin=Origin(caller.role, request.scope.get("request_id"), request.client.host if request.client else None),
         immediate=wants_immediate(prefer),
@@ -442,14 +441,6 @@ async def _change(
 ) -> Change:
     change.preconditions = Preconditions(if_match, if_none_match)
     return change
-
-
-def _reason_in(header: str) -> str:
-    # headers arrive as latin-1; people write UTF-8
-    text = header.encode("latin-1", "replace").decode("utf-8", "replace")
-    if len(text) > MAX_REASON_LENGTH:
-        raise InvalidError([FieldError(REASON, f"has more than {MAX_REASON_LENGTH} letters")])
-    return "".join(letter if letter.isprintable() else " " for letter in text).strip()
 
 
 Changing = Annotated[Change, Depends(_change)]

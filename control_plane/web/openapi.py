@@ -102,7 +102,7 @@ def _describe_operation(path: str, method: str, operation: dict[str, Any]) -> No
             response["headers"] = _HEADERS
     parameters = operation.get("parameters", [])
     writes = any(parameter["name"].lower() == "x-tidegate-reason" for parameter in parameters)
-    if method == "post" and (writes or path == "/v1/jobs/{job}/run") and not path.endswith("/import"):
+    if method == "post" and writes and not path.endswith("/import"):
         parameters.append(_IDEMPOTENCY_KEY)
     for status in _READS if method in {"get", "head"} else _WRITES:
         content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}

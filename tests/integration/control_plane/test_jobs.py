@@ -336,6 +336,13 @@ async def test_running_a_job_needs_an_operator(api: httpx.AsyncClient) -> None:
     assert (await api.post("/v1/jobs/drift-check/run", headers=headers)).status_code == 403
 
 
+async def test_the_audit_log_says_why_a_job_was_run(api: httpx.AsyncClient) -> None:
+    why = {"X-Tidegate-Reason": "ticket 42, Zoë".encode()}
+    assert (await api.post("/v1/jobs/expiry/run", headers=why)).status_code == 202
+    (entry,) = (await api.get("/v1/audit", params={"resource": "job"})).json()["items"]
+    assert (entry["action"], entry["name"], entry["reason"]) == ("run", "expiry", "ticket 42, Zoë")
+
+
 async def test_metrics_say_what_happened(api: httpx.AsyncClient) -> None:
     await api.put("/v1/plans/p", json={})
     await api.get("/v1/plans/no-such-plan")
