@@ -1,6 +1,7 @@
 """Every route of the admin API and of nodes, put together once a process and shared by its applications."""
 
 from functools import cache
+from typing import Any, get_args, get_origin
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.dependencies.utils import get_flat_params
@@ -42,15 +43,25 @@ MOST_NAMED = 100
 def known_parameters_only(request: Request) -> None:
     """Refuse a query that the admin API's route does not know: a misspelt ``dry_run`` must not become a write.
 
+    And one that says twice what is said once: the last would count, and nobody would know that the others did not.
     What nodes ask is left alone: one of a newer version may ask for more.
     """
     if not request.query_params or not request.scope["path"].startswith("/v1/"):
         return
     parameters = get_flat_params(request.scope["route"].dependant)
-    known = {parameter.alias for parameter in parameters if isinstance(parameter.field_info, Query)}
-    unknown = [name for name in request.query_params if name not in known]
-    if unknown:
-        raise InvalidError(FieldError(name, "unknown parameter") for name in unknown[:MOST_NAMED])
+    known = {one.alias: one.field_info.annotation for one in parameters if isinstance(one.field_info, Query)}
+    wrong = [FieldError(name, "unknown parameter") for name in request.query_params if name not in known]
+    wrong += [
+        FieldError(name, "is given more than once")
+        for name, kind in known.items()
+        if len(request.query_params.getlist(name)) > 1 and not _takes_several(kind)
+    ]
+    if wrong:
+        raise InvalidError(wrong[:MOST_NAMED])
+
+
+def _takes_several(kind: Any) -> bool:
+    return any(get_origin(one) is list for one in (kind, *get_args(kind)))
 
 
 _GUARDED = [Depends(ScopeGuard(plan_of)), Depends(known_parameters_only)]

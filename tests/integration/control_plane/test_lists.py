@@ -157,3 +157,15 @@ async def test_nodes_with_an_open_stream_or_none(served: RunningControlPlane) ->
         async with asyncio.timeout(WAIT_S):  # beside other work a heartbeat may be late, also one of "here"
             while (await listed("true"), await listed("false")) != (["here"], ["gone"]):
                 await asyncio.sleep(0.02)
+
+
+async def test_what_a_query_says_once_it_does_not_say_twice(api: httpx.AsyncClient) -> None:
+    for path, twice in (
+        ("/v1/usage?group_by=client&group_by=day", "group_by"),
+        ("/v1/usage?client=a&client=b", "client"),
+        ("/v1/clients?limit=1&limit=2", "limit"),
+        ("/v1/clients?sort=plan&sort=client", "sort"),
+    ):
+        answer = await api.get(path)
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, twice), path
+    assert (await api.get("/v1/config?sections=plans&sections=limits")).json().keys() == {"version", "plans", "limits"}
