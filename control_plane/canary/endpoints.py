@@ -95,5 +95,5 @@ async def detail(session: AsyncSession, number: int) -> RolloutDetail:
     row = await rollouts.rollout(session, number, with_held=True)
     if row is None:
         raise NotFoundError(f"No roll-out began with revision {number}.")
-    held = [HeldDocument.model_validate(item) for item in row.held]
+    held = [HeldDocument.of(item) for item in row.held]
     return RolloutDetail(**RolloutView.of(row).model_dump(), held=held)

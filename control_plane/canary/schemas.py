@@ -1,7 +1,9 @@
 """The shapes of roll-outs and their policy."""
 
+import json
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
 
@@ -107,6 +109,14 @@ class HeldDocument(View):
 
     kind: str
     id: str
+    """Its name; of a key its `key_id`."""
+
+    @classmethod
+    def of(cls, held: Mapping[str, Any]) -> "HeldDocument":
+        """Show what a roll-out holds back. The document of a key goes by the hash of its secret, which is hidden."""
+        if held["kind"] != "key":
+            return cls(kind=held["kind"], id=held["id"])
+        return cls(kind="key", id=json.loads(held["before"] or "{}").get("key_id", ""))
 
 
 class RolloutDetail(RolloutView):

@@ -27,6 +27,7 @@ from control_plane.settings import Settings
 from testing.control_plane import FollowingNode, RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE
 from tidegate.contract.config import HeldBack
+from tidegate.contract.credentials import secret_sha256
 from tidegate.file.show import held_back
 from tidegate.stack.postgres import PostgresServer
 from tidegate.top.readings import AdminReader, compare
@@ -441,6 +442,18 @@ async def test_a_manual_factor_is_as_before_when_it_is_taken_back(
             assert node.documents == before, name
         assert (await found.admin.get("/v1/backends/b/factor")).json() == manual
         assert (await found.admin.get("/v1/backends/other/factor")).status_code == 404
+
+
+async def test_a_key_that_is_held_back_is_named_without_its_hash(make_settings: Callable[..., Settings]) -> None:
+    async with fleet(make_settings(), SLOW) as found:
+        await found.write("/v1/clients/c", {"plan": "p"})
+        key = (await found.admin.post("/v1/clients/c/keys", json={"name": "web"})).json()
+        file = {"version": 1, "plans": {"p": {"priority": 2}}, "clients": {}}
+        applied = await found.admin.put("/v1/config", json=file, params={"prune": "clients"})
+        held = {item["kind"]: item["id"] for item in applied.json()["rollout"]["held"]}
+        assert held == {"plan": "p", "client": "c", "key": key["key_id"]}
+        rollout = await found.admin.get(f"/v1/rollouts/{applied.headers['x-tidegate-rollout']}")
+        assert secret_sha256(key["secret"]) not in rollout.text
 
 
 async def test_tokens_do_not_wait_to_expire_for_clients_that_are_held_back(
