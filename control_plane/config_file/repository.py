@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.blocks.models import BlockRow
-from control_plane.clients.models import OverrideRow
+from control_plane.clients.models import KeyRow, OverrideRow
 from control_plane.enforcement.models import EnforcementRow
 from control_plane.limits.models import LimitRow
 from control_plane.limits.repository import quota_key
@@ -31,6 +31,20 @@ SELECT DISTINCT ON (change->>'kind', change->>'id') change->>'kind' AS kind, cha
 FROM revisions, jsonb_array_elements(changes) AS change
 WHERE number > :number AND number <= :until AND change->>'kind' IN ('plan', 'limit')
 ORDER BY change->>'kind', change->>'id', number
+""")
+
+_KEYS_WITHDRAWN = text("""
+SELECT change->>'id' AS sha256, key->>'key_id' AS key_id, key->>'client' AS client,
+       to_timestamp(CAST(key->>'expires_at' AS double precision)) AS expires_at,
+       shown.after->>'name' AS name, shown.after->>'prefix' AS prefix
+FROM revisions, jsonb_array_elements(changes) AS change, LATERAL (SELECT change->'before' AS key) AS withdrawn
+LEFT JOIN LATERAL (
+    SELECT after FROM audit_log
+    WHERE resource = 'key' AND audit_log.name = (key->>'client') || '/' || (key->>'key_id') AND after IS NOT NULL
+    ORDER BY id DESC LIMIT 1
+) AS shown ON true
+WHERE number = :number AND change->>'kind' = 'key' AND jsonb_typeof(change->'after') = 'null'
+ORDER BY key_id
 """)
 
 
@@ -84,3 +98,9 @@ async def forgotten(session: AsyncSession, number: int, until: int) -> int | Non
 async def rules_then(session: AsyncSession, number: int, until: int) -> Sequence[Row[str, str, Any]]:
     """The documents of plans and limits as they were at revision ``number``, of those changed up to ``until``."""
     return (await session.execute(_RULES_THEN, {"number": number, "until": until})).all()
+
+
+async def keys_withdrawn(session: AsyncSession, number: int) -> Sequence[KeyRow]:
+    """The keys that revision ``number`` took from nodes, as they were; nameless where the audit log was shortened."""
+    found = await session.execute(_KEYS_WITHDRAWN, {"number": number})
+    return [KeyRow(**row) for row in found.mappings()]

@@ -18,6 +18,7 @@ from control_plane.config_file import entries, repository, sections, writing
 from control_plane.config_file.differences import Difference, check_deletions, differences
 from control_plane.config_file.entries import Normal
 from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTION_NAMES, SECTIONS, ConfigFile
+from control_plane.credentials.keys.imports import put_keys
 from control_plane.database import chunks
 from control_plane.enforcement.models import EnforcementRow
 from control_plane.enforcement.schemas import EnforcementView
@@ -42,8 +43,8 @@ _SECTION_OF |= {"limit": "limits", "client": CLIENTS}
 
 
 async def undo(write: ConfigWrite, number: int) -> None:
-    """Take back what revision ``number`` changed, manual factors too, with overrides that it ended before their time;
-    leave what others changed since.
+    """Take back what revision ``number`` changed, manual factors too, with overrides that it ended before their time
+    and keys that went with their clients; leave what others changed since.
     """
     await roll_back(write, number - 1, until=number)
     await write.session.flush()
@@ -67,6 +68,7 @@ async def undo(write: ConfigWrite, number: int) -> None:
             if not stays and figures.expires_at is not None and figures.expires_at > now:
                 lost.setdefault(name, {})[limit] = figures
     await _override_again(write, lost)
+    await _keys_again(write, number, now)
 
 
 async def _factor_again(write: ConfigWrite, backend: str, before: Record | None, now: datetime) -> None:
@@ -100,6 +102,13 @@ async def _override_again(write: ConfigWrite, lost: Mapping[str, Mapping[str, Ov
             body = ClientFields.model_validate(record.model_dump(include=set(ClientFields.model_fields)))
             wishes.append(ClientWish(name, body, {}, overrides))
     await writes.put(write, wishes)
+
+
+async def _keys_again(write: ConfigWrite, number: int, now: datetime) -> None:
+    """Nobody revoked them: they went with their clients, and nodes outside the stage have them all the time."""
+    keys = await repository.keys_withdrawn(write.session, number)
+    for part in chunks([key for key in keys if key.expires_at is None or key.expires_at > now], writes.AT_ONCE):
+        await put_keys(write, part)
 
 
 async def roll_back(

@@ -33,7 +33,7 @@ def store_keys(new_id: Callable[[], str]) -> Store:
                 tally.made += 1
                 rows.append(_row(line, sha256, new_id()))
         if rows:
-            await _put_keys(write, rows)
+            await put_keys(write, rows)
 
     return store
 
@@ -55,7 +55,8 @@ def _row(line: KeyImport, sha256: str, key_id: str) -> KeyRow:
     )
 
 
-async def _put_keys(write: ConfigWrite, rows: Sequence[KeyRow]) -> None:
+async def put_keys(write: ConfigWrite, rows: Sequence[KeyRow]) -> None:
+    """Make these keys, of clients that there are."""
     created = await repository.put(write.session, rows)
     for row in rows:
         row.created_at = created[row.key_id]

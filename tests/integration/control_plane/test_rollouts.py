@@ -444,6 +444,26 @@ async def test_a_manual_factor_is_as_before_when_it_is_taken_back(
         assert (await found.admin.get("/v1/backends/other/factor")).status_code == 404
 
 
+async def test_clients_come_back_with_their_keys_when_it_is_taken_back(make_settings: Callable[..., Settings]) -> None:
+    async with fleet(make_settings(), SLOW) as found:
+        await found.write("/v1/clients/c", {"plan": "p"})
+        for key in ({"name": "web"}, {"expires_at": "2100-01-01T00:00:00.123456Z"}):
+            made = await found.admin.post("/v1/clients/c/keys", json=key)
+        await found.nodes["us-1"].until(int(made.headers["x-tidegate-revision"]))
+        before = dict(found.nodes["us-1"].documents)
+        keys = (await found.admin.get("/v1/clients/c/keys")).json()["items"]
+        file = {"version": 1, "plans": {"p": {"priority": 2}}, "clients": {}}
+        applied = await found.admin.put("/v1/config", json=file, params={"prune": "clients"})
+        number = applied.headers["x-tidegate-rollout"]
+        back = await found.admin.post(f"/v1/rollouts/{number}/rollback", json={"reason": "no"})
+        assert back.status_code == 200, back.text
+        await found.all_digests_agree()
+        for name, node in found.nodes.items():
+            assert node.documents == before, name
+        again = (await found.admin.get("/v1/clients/c/keys")).json()["items"]
+        assert [{**key, "created_at": None} for key in again] == [{**key, "created_at": None} for key in keys]
+
+
 async def test_a_key_that_is_held_back_is_named_without_its_hash(make_settings: Callable[..., Settings]) -> None:
     async with fleet(make_settings(), SLOW) as found:
         await found.write("/v1/clients/c", {"plan": "p"})
