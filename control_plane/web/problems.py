@@ -37,7 +37,7 @@ STATUS: dict[type[ControlPlaneError], int] = {
     UnavailableError: 503,
 }
 UNAVAILABLE_RETRY_S = 1
-_BRANCHES = ("function-", "constrained-", "dict[", "literal[")
+_BRANCHES = ("function-", "constrained-", "dict[", "literal[", "[key]")
 
 _log = structlog.stdlib.get_logger("tidegate.http")
 
@@ -128,7 +128,7 @@ def _field_error(item: Mapping[str, Any]) -> FieldError:
         return FieldError("body", "is not JSON: " + str(item.get("ctx", {}).get("error", "")).lower())
     if item["type"] == "extra_forbidden":
         return FieldError(field_path(parts), "unknown field")
-    # pydantic names the branches of a union in the path: keep what the caller wrote
+    # pydantic names the branches of a union in the path, and that a name itself is wrong: keep what the caller wrote
     parts = [part for part in parts if isinstance(part, int) or not str(part).startswith(_BRANCHES)]
     message = str(item["msg"]).removeprefix("Value error, ")
     return FieldError(field_path(parts) or str(place), message)

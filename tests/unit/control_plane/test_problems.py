@@ -13,6 +13,7 @@ from control_plane.web.problems import field_errors
         ({"us-east": 2.5}, ["shares.us-east"], "less than or equal to 1"),
         ({"us-east": 0.5}, ["shares"], "sum to 0.5, not to 1"),
         ("equal", ["shares", "shares"], "'auto'"),
+        ({"US East": 1.0}, ["shares.US East"], "pattern"),
     ],
 )
 def test_branches_of_a_union_are_no_part_of_a_fields_name_and_only_the_one_meant_is_spoken_of(
