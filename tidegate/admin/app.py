@@ -40,7 +40,7 @@ def _utf8_texts(values: list[str] | None) -> list[str] | None:
 
 Unset = Annotated[
     list[str] | None,
-    typer.Option(metavar="MEMBER", callback=_utf8_texts, help="Set a member to nothing; repeatable."),
+    typer.Option(metavar="MEMBER", callback=_utf8_texts, help="Take a member away, back to its default; repeatable."),
 ]
 
 

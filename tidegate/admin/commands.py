@@ -48,6 +48,10 @@ def run(call: Call) -> int:
         for other in call.fields:
             if other.member in field.instead_of:
                 raise ArgumentError(f"{field.flag}: is given in place of {other.flag}, not with it")
+    members = {field.member.partition(".")[0] for field in call.verb.fields}
+    for name in call.unset:
+        if name not in members:
+            raise ArgumentError(f"--unset: {name!r} is none of {', '.join(sorted(members))}")
     values = {field: value_of(field, given, datetime.now(UTC)) for field, given in call.fields.items()}
     try:
         with ControlPlane(call.url, call.token) as control_plane:
@@ -113,7 +117,7 @@ def _write(control_plane: ControlPlane, path: str, values: Mapping[Field, Any], 
     for field, value in values.items():
         if not field.in_query:
             body = changed(body, field, value)
-    body |= dict.fromkeys(call.unset)
+    body = {name: value for name, value in body.items() if name not in call.unset}
     params = {member: given for field, value in values.items() if value for member, given in field.brings}
     params |= {field.member: _as_parameter(value) for field, value in values.items() if field.in_query}
     sent = None if method == "DELETE" else body

@@ -62,6 +62,11 @@ async def test_a_plan_a_client_a_key_and_what_becomes_of_them(served: RunningCon
             "free",
             {"tier": "gold", "lang": "de"},
         )
+        await run(served, "clients set acme --unset attributes")
+        assert (await answer(served, "clients show acme"))["attributes"] == {}
+        refused = await run(served, "plans set free --unset limits", code=2)
+        assert "'limits' is none of priority" in refused.output
+        assert "plan (--plan): Field required" in (await run(served, "clients set acme --unset plan", code=1)).output
         assert "acme" in (await run(served, "clients list --status suspended")).stdout
         assert (await run(served, "clients list --status active")).stdout == "none\n"
 
