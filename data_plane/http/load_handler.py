@@ -73,9 +73,9 @@ class LoadHandler:
         try:
             reporter = self._reporter(headers, now_us)
             items = self._items(body, _load_decoder, MAX_LOAD_REPORTS)
-            for place, item in enumerate(items):
-                self._check(reporter, item, f"reports[{place}].", now_us)
-            for item in items:
+            for place, item in items:
+                self._check(reporter, item, place, now_us)
+            for _, item in items:
                 self._reports.take(reporter.reporter, item, now_us)
         except InputError as error:
             return error.answer()
@@ -87,8 +87,8 @@ class LoadHandler:
         try:
             gateway = self._gateway(headers, now_us)
             items = self._items(body, _served_decoder, MAX_SERVED_REPORTS)
-            backends = [self._backend_of(item, f"reports[{place}].") for place, item in enumerate(items)]
-            for item, backend in zip(items, backends, strict=True):
+            backends = [self._backend_of(item, place) for place, item in items]
+            for (_, item), backend in zip(items, backends, strict=True):
                 if backend is not None:
                     self._reports.take_served(gateway, backend, item.status, item.latency_ms)
         except InputError as error:
@@ -112,10 +112,11 @@ class LoadHandler:
             raise self._refused("unauthenticated", 401, "a valid gateway token is needed in X-Tidegate-Token")
         return NETWORK_GATEWAY if caller.gateway is None else caller.gateway.gateway
 
-    def _items(self, body: bytes, decoder: "msgspec.json.Decoder[Item]", most: int) -> Sequence[Item]:
+    def _items(self, body: bytes, decoder: "msgspec.json.Decoder[Item]", most: int) -> Sequence[tuple[str, Item]]:
+        """The reports, each with its place in the body: ``reports[0]``, or nothing for one that was sent alone."""
         try:
-            raw: Sequence[msgspec.Raw | bytes]
-            raw = _batch_decoder.decode(body).reports if "reports" in _members_decoder.decode(body) else [body]
+            is_list = "reports" in _members_decoder.decode(body)
+            raw: Sequence[msgspec.Raw | bytes] = _batch_decoder.decode(body).reports if is_list else [body]
         except UNREADABLE as error:
             raise self._malformed(error) from None
         if not 1 <= len(raw) <= most:
@@ -123,48 +124,49 @@ class LoadHandler:
                 "malformed", 422, "wrong number of reports", [FieldError("reports", f"from 1 to {most}")]
             )
         items = []
-        for place, one in enumerate(raw):
+        for number, one in enumerate(raw):
+            place = f"reports[{number}]" if is_list else ""
             try:
-                items.append(decoder.decode(one))
+                items.append((place, decoder.decode(one)))
             except UNREADABLE as error:
-                raise self._malformed(error, f"reports[{place}]") from None
+                raise self._malformed(error, place) from None
         return items
 
-    def _check(self, reporter: Reporter, item: LoadReport, at: str, now_us: int) -> None:
+    def _check(self, reporter: Reporter, item: LoadReport, place: str, now_us: int) -> None:
         if item.backend not in reporter.backends:
             message = "this reporter is not bound to the backend"
-            raise self._refused("forged", 403, message, [FieldError(at + "backend", message)])
+            raise self._refused("forged", 403, message, [_wrong(place, "backend", message)])
         if not item.signals():
-            raise self._refused("malformed", 422, "no signal", [FieldError(at.rstrip("."), "name at least one signal")])
+            raise self._refused("malformed", 422, "no signal", [_wrong(place, "", "name at least one signal")])
         if item.at is None:
             return
         protected = self._book().protected.get(item.backend)
         stale_after_s = 60.0 if protected is None else protected[1].stale_after_s
         if not now_us - stale_after_s * 1_000_000 <= item.at * 1_000_000 <= now_us + MAX_AHEAD_US:
             message = f"must be an instant within the last {stale_after_s:g} s"
-            raise self._refused("stale", 422, f"at: {message}", [FieldError(at + "at", message)])
+            raise self._refused("stale", 422, f"at: {message}", [_wrong(place, "at", message)])
 
-    def _backend_of(self, item: ServedReport, at: str) -> str | None:
+    def _backend_of(self, item: ServedReport, place: str) -> str | None:
         """The backend that a request went to; ``None`` for routes without one."""
         book = self._book()
         if item.backend is not None:
             if item.backend not in book.backends:
-                raise self._unknown(at + "backend", item.backend)
+                raise self._unknown(place, "backend", item.backend)
             return item.backend
         if item.endpoint is not None:
             endpoint = book.routes.by_name.get(item.endpoint)
             if endpoint is None:
-                raise self._unknown(at + "endpoint", item.endpoint)
+                raise self._unknown(place, "endpoint", item.endpoint)
         elif item.path is not None:
             endpoint = book.routes.match(item.method or "GET", item.path)
         else:
             message = "name the backend, the endpoint, or method and path"
-            raise self._refused("malformed", 422, message, [FieldError(at.rstrip("."), message)])
+            raise self._refused("malformed", 422, message, [_wrong(place, "", message)])
         return None if endpoint is UNMATCHED else endpoint.backend
 
-    def _unknown(self, field: str, value: str) -> InputError:
+    def _unknown(self, place: str, field: str, value: str) -> InputError:
         message = f"{value[:64]!r} is not configured"
-        return self._refused("unknown", 422, message, [FieldError(field, message)])
+        return self._refused("unknown", 422, message, [_wrong(place, field, message)])
 
     def _malformed(self, error: UnreadableError, at: str = "") -> InputError:
         self._reports.refused["malformed"] += 1
@@ -173,6 +175,11 @@ class LoadHandler:
     def _refused(self, reason: str, status: int, detail: str, errors: Sequence[FieldError] = ()) -> InputError:
         self._reports.refused[reason] += 1
         return InputError(status, detail, errors)
+
+
+def _wrong(place: str, field: str, message: str) -> FieldError:
+    """What is wrong with a member of a report, or without ``field`` with the report."""
+    return FieldError(".".join(filter(None, (place, field))) or "(body)", message)
 
 
 def _taken(count: int) -> Answer:

@@ -55,26 +55,26 @@ async def counted(node, name):
         ({"backend": "users", "cpu": 9.0}, "tgl_wrong", 401, "unauthenticated", None),
         ({"backend": "users", "cpu": 9.0}, GATEWAY_TOKEN, 401, "unauthenticated", None),
         ({"backend": "users", "cpu": 9.0}, OVER_SECRET, 401, "unauthenticated", None),
-        ({"backend": "billing", "cpu": 9.0}, SECRET, 403, "forged", "reports[0].backend"),
+        ({"backend": "billing", "cpu": 9.0}, SECRET, 403, "forged", "backend"),
         ({"reports": [{"backend": "users", "cpu": 1}, {"backend": "billing", "cpu": 9}]}, SECRET, 403, "forged",
          "reports[1].backend"),
         (b'{"backend": "users", "cpu": NaN}', SECRET, 400, "malformed", None),
-        (b'{"backend": "users", "cpu": 1e999}', SECRET, 422, "malformed", "reports[0].cpu"),
+        (b'{"backend": "users", "cpu": 1e999}', SECRET, 422, "malformed", "cpu"),
         (b"\xff\xfe", SECRET, 400, "malformed", None),
-        ({"backend": "users", "cpu": -0.5}, SECRET, 422, "malformed", "reports[0].cpu"),
-        ({"backend": "users", "cpu": "0.5"}, SECRET, 422, "malformed", "reports[0].cpu"),
-        ({"backend": "users", "error_rate": 1.5}, SECRET, 422, "malformed", "reports[0].error_rate"),
-        ({"backend": "users", "memory": 0.5}, SECRET, 422, "malformed", "reports[0].memory"),
-        ({"backend": "users"}, SECRET, 422, "malformed", "reports[0]"),
-        ({"cpu": 9.0}, SECRET, 422, "malformed", "reports[0].backend"),
+        ({"backend": "users", "cpu": -0.5}, SECRET, 422, "malformed", "cpu"),
+        ({"backend": "users", "cpu": "0.5"}, SECRET, 422, "malformed", "cpu"),
+        ({"backend": "users", "error_rate": 1.5}, SECRET, 422, "malformed", "error_rate"),
+        ({"backend": "users", "memory": 0.5}, SECRET, 422, "malformed", "memory"),
+        ({"backend": "users"}, SECRET, 422, "malformed", "(body)"),
+        ({"cpu": 9.0}, SECRET, 422, "malformed", "backend"),
         ({"reports": [{"backend": "users", "cpu": 1}, {"cpu": 9}]}, SECRET, 422, "malformed", "reports[1].backend"),
         ({"reports": 1}, SECRET, 422, "malformed", "reports"),
         ({"reports": [], "more": 1}, SECRET, 422, "malformed", "more"),
         ([], SECRET, 422, "malformed", "(body)"),
         ({"reports": []}, SECRET, 422, "malformed", "reports"),
         ({"reports": [{"backend": "users", "cpu": 1}] * 101}, SECRET, 422, "malformed", "reports"),
-        ({"backend": "users", "cpu": 9.0, "at": time.time() - 60}, SECRET, 422, "stale", "reports[0].at"),
-        ({"backend": "users", "cpu": 9.0, "at": time.time() + 86_400}, SECRET, 422, "stale", "reports[0].at"),
+        ({"backend": "users", "cpu": 9.0, "at": time.time() - 60}, SECRET, 422, "stale", "at"),
+        ({"backend": "users", "cpu": 9.0, "at": time.time() + 86_400}, SECRET, 422, "stale", "at"),
     ],
 )  # fmt: skip
 async def test_what_is_refused_is_counted_and_changes_nothing(node, body, secret, status, reason, field):
@@ -123,24 +123,27 @@ async def test_gateways_report_what_they_forwarded(node):
 
 
 @pytest.mark.parametrize(
-    ("body", "token", "status"),
+    ("body", "token", "status", "field"),
     [
-        ({"status": 200, "latency_ms": 1, "backend": "users"}, None, 401),
-        ({"status": 200, "latency_ms": 1, "backend": "users"}, SECRET, 401),
-        ({"status": 200, "latency_ms": 1, "backend": "nothing"}, GATEWAY_TOKEN, 422),
-        ({"status": 200, "latency_ms": 1, "endpoint": "nothing"}, GATEWAY_TOKEN, 422),
-        ({"status": 200, "latency_ms": 1}, GATEWAY_TOKEN, 422),
-        ({"status": 99, "latency_ms": 1, "backend": "users"}, GATEWAY_TOKEN, 422),
-        ({"status": 200, "latency_ms": -1, "backend": "users"}, GATEWAY_TOKEN, 422),
-        ({"reports": [{"status": 200, "latency_ms": 1, "backend": "users"}] * 1_001}, GATEWAY_TOKEN, 422),
+        ({"status": 200, "latency_ms": 1, "backend": "users"}, None, 401, None),
+        ({"status": 200, "latency_ms": 1, "backend": "users"}, SECRET, 401, None),
+        ({"status": 200, "latency_ms": 1, "backend": "nothing"}, GATEWAY_TOKEN, 422, "backend"),
+        ({"status": 200, "latency_ms": 1, "endpoint": "nothing"}, GATEWAY_TOKEN, 422, "endpoint"),
+        ({"status": 200, "latency_ms": 1}, GATEWAY_TOKEN, 422, "(body)"),
+        ({"reports": [{"status": 200, "latency_ms": 1}]}, GATEWAY_TOKEN, 422, "reports[0]"),
+        ({"status": 99, "latency_ms": 1, "backend": "users"}, GATEWAY_TOKEN, 422, "status"),
+        ({"status": 200, "latency_ms": -1, "backend": "users"}, GATEWAY_TOKEN, 422, "latency_ms"),
+        ({"reports": [{"status": 200, "latency_ms": 1, "backend": "users"}] * 1_001}, GATEWAY_TOKEN, 422, "reports"),
     ],
-)
-async def test_a_gateways_bad_report_is_refused(node, body, token, status):
-    assert (await served(node, body, token)).status_code == status
+)  # fmt: skip
+async def test_a_gateways_bad_report_is_refused(node, body, token, status, field):
+    answer = await served(node, body, token)
+    assert answer.status_code == status
+    assert field is None or [error["field"] for error in answer.json()["errors"]] == [field]
     taken = await counted(node, "tidegate_load_reports_taken_total")
     assert taken["tidegate_load_reports_taken_total"] == 0.0
 
 
 async def test_a_backend_may_be_called_reports(node):
     answer = await load(node, {"backend": "reports", "cpu": 0.5})
-    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (403, "reports[0].backend")
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (403, "backend")
