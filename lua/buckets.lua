@@ -9,15 +9,17 @@ local BASE_US = 1672531200000000
 local SIX_BYTES = 281474976710656
 
 -- Converts a debt to a new rule: a token bucket keeps its tokens, a queue keeps its waiting units, both up to the new
--- size. Where the unit changes, at most a fraction of one unit is lost and none is gained.
+-- size. What peers took beyond the old size is owed on. Where the unit changes, at most a fraction of one unit is lost
+-- and none is gained.
 local function carried_debt(queue, debt, old_unit, old_size, unit, size)
   if old_unit == unit and old_size == size then
     return debt
   elseif queue then
     if old_unit ~= unit then
-      return math.min(ceil(debt / old_unit), size) * unit
+      debt = ceil(debt / old_unit) * unit
     end
-    return math.min(debt, size * unit)
+    local beyond = math.max(0, debt - old_size * unit)
+    return math.min(math.min(debt - beyond, size * unit) + beyond, EXACT)
   end
   local tokens = old_size * old_unit - debt
   if old_unit ~= unit then

@@ -77,3 +77,20 @@ def test_a_bucket_fills_by_the_share_of_who_is_heard(client):
     assert west.hit(1).retry_us == 2 * SECOND_US
     west.now_us += 10 * SECOND_US
     assert west.left() == 5
+
+
+@pytest.mark.parametrize("algorithm", ["token_bucket", "leaky_bucket"])
+def test_what_was_taken_beyond_a_bucket_in_a_cut_is_owed_by_both_once_it_is_over(client, algorithm: str):
+    east, west = pair(client, algorithm, limit=100, window_us=100 * SECOND_US)
+    east.region_facts = RegionFacts(unreachable=(("west", START_US),))
+    west.region_facts = RegionFacts(unreachable=(("east", START_US),))
+    assert east.hit(80).allowed
+    assert west.hit(80).allowed
+    of_east, of_west = east.collect(), west.collect()
+    west.merge("east/1", of_east)  # the counts come first, and then the word that the cut is over
+    east.region_facts = west.region_facts = RegionFacts()
+    west_waits_us = west.hit(1).retry_us
+    east.hit(0)
+    east.merge("west/1", of_west)  # the other way round
+    over = 60 if algorithm == "token_bucket" else 59  # a queue holds one more
+    assert [west_waits_us, east.hit(1).retry_us] == [(over + 1) * SECOND_US] * 2
