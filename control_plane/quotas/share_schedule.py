@@ -110,9 +110,14 @@ def rescheduled(
     """
     was = units.target.limit
     parts = _moved_towards(rule, parts, parts_of(rule), now_us, spenders)
-    if was != rule.limit and has_windows(rule) and on_the_way(rule, parts, now_us):
+    moves = on_the_way(rule, parts, now_us)
+    if was != rule.limit and has_windows(rule) and moves:
         return in_units(rule, parts, now_us), parts
-    return _moved_towards(rule, units, target_of(rule), now_us, spenders), parts
+    units = _moved_towards(rule, units, target_of(rule), now_us, spenders)
+    if was < rule.limit and units.waiting and rule.parts and rule.algorithm not in BUCKET_ALGORITHMS and not moves:
+        # The limit rises again, to less than it was: each region has the part that it had of the larger one, at once.
+        units = msgspec.structs.replace(units, steps=(msgspec.structs.replace(units.target, from_us=0),))
+    return units, parts
 
 
 def _moved_towards(

@@ -3,7 +3,6 @@
 from fractions import Fraction
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,13 +12,12 @@ from control_plane.quotas.share_schedule import (
     Steps,
     acknowledged,
     cut_again,
-    in_units,
     limit_units,
     losers,
     needed,
-    on_the_way,
     one_step,
     raise_at_us,
+    rescheduled,
     retargeted,
     same_shares,
 )
@@ -208,8 +206,22 @@ def test_no_window_ever_has_more_than_the_limit(moves: list[tuple[list[int], int
                 assert sum(held.values()) <= 1000, (window, held, seen)
 
 
-def towards(schedule: Schedule, target: ShareStep, now_us: int) -> Schedule:
-    return schedule if same_shares(schedule.target, target) else retargeted(rule(), schedule, target, now_us, "abc")
+@pytest.mark.parametrize("mode", ["strict", "regional"])
+@pytest.mark.parametrize("heeded", [True, False])
+def test_a_limit_that_fell_and_rises_to_less_than_it_was_is_divided_at_once(mode: str, heeded: bool) -> None:
+    """Not from the next window on, which may begin in a month: so a limit that falls to there by one change is."""
+
+    def limit_of(figure: int) -> LimitRule:
+        shares = {"a": figure * 7 // 10, "b": figure * 3 // 10}
+        return rule(limit=figure, mode=mode, shares=shares, parts=(step(PARTS, a=7 * 10**11, b=3 * 10**11),))
+
+    units, parts = one_step(step(400, a=280, b=120)), one_step(limit_of(400).parts[0])
+    at_once = rescheduled(limit_of(200), units, parts, NOW_US, "ab")
+    assert at_once[0].steps == (step(200, a=140, b=60),)
+    units, parts = rescheduled(limit_of(20), units, parts, NOW_US, "ab")
+    if heeded:
+        units = acknowledged(units, next_start_us(rule(), NOW_US + SKEW_US))
+    assert rescheduled(limit_of(200), units, parts, NOW_US + 60_000_000, "ab") == at_once
 
 
 @given(
@@ -237,14 +249,10 @@ def test_no_window_ever_has_more_than_the_largest_limit_in_it(moves: list[tuple[
     for weights, pause_us, figure, heeded in moves:
         now_us += pause_us + 1
         wanted = dict(zip(names, weights, strict=True)) if any(weights) else dict.fromkeys(names, 1)
-        parts = towards(parts, step(PARTS, **split(PARTS, wanted)), now_us)
-        target, changed = step(figure, **split(figure, wanted)), rule(limit=figure)
-        follows = figure != limit and on_the_way(changed, parts, now_us)
-        limit, units = figure, (
-            in_units(msgspec.structs.replace(changed, shares=target.shares), parts, now_us)
-            if follows
-            else towards(units, target, now_us)
-        )  # fmt: skip
+        parts_wanted = step(PARTS, **split(PARTS, wanted))
+        changed = rule(limit=figure, shares=split(figure, wanted), parts=(parts_wanted,))
+        limit = figure
+        units, parts = rescheduled(changed, units, parts, now_us, names)
         seen.append((now_us, limit, units.steps))
         heeded_us.append(heeded_us[-1])
         if heeded:
