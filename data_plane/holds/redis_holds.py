@@ -41,16 +41,20 @@ class RedisHoldStore:
         """
         return any(credited > 0 for credited in await self._give_back(hold, cost, remember_ms))
 
-    async def replace(self, hold: Hold, cost: int, remember_ms: int) -> bool:
+    async def replace(self, hold: Hold, cost: int, remember_ms: int, *, logs_over: bool) -> bool | None:
         """Let the hold count as ``cost``, once: give back or charge the difference, each part once.
 
-        A log stores whole entries, so the new one goes in first. Returns whether this call did the last part: exactly
-        one of several calls does.
+        A log stores whole entries, so the new one goes in first; where they have left by now (``logs_over``), only what
+        is beyond the estimate does. Returns whether this call did the last part: exactly one of several calls does;
+        ``None`` where there was nothing to do.
         """
         taken = hold.units * hold.unit_cost
         logs, others = _split_logs(hold)
         done: list[int] = []
-        if logs.keys:
+        if logs.keys and logs_over:
+            if cost > taken:
+                done += await self._charge(logs, cost - taken, remember_ms)
+        elif logs.keys:
             if cost:
                 done += await self._charge(logs, cost, remember_ms)
             done += await self._give_back(logs, taken, remember_ms)
@@ -58,7 +62,7 @@ class RedisHoldStore:
             done += await self._give_back(others, taken - cost, remember_ms)
         elif others.keys:
             done += await self._charge(others, cost - taken, remember_ms)
-        return done[-1] != _DONE_BEFORE
+        return done[-1] != _DONE_BEFORE if done else None
 
     async def _give_back(self, hold: Hold, cost: int, remember_ms: int) -> list[int]:
         done = []

@@ -25,9 +25,11 @@ from data_plane.store.asking import ask
 from data_plane.store.packing import without_rights
 from data_plane.store.ports import Clock, CounterStore, RightsReader
 from data_plane.store.subject_bounds import SubjectBounds
+from data_plane.store.subjects import limit_of_key
 from data_plane.usage.tally import UsageTally
 from tidegate.contract.decision import CheckRequest
 from tidegate.contract.holds import Asker, LeaseRequest, ReservationRequest
+from tidegate.contract.limits import nominal_window_us
 
 ID_BYTES = 12
 MAX_ATTEMPTS = 4
@@ -164,7 +166,10 @@ class Holds:
             raise HoldEndedError(f"it was settled at {before} before")
         ends = before is None
         if cost != hold.units and hold.keys:
-            ends = await self._ended.replace(self._as_configured_now(hold), cost * hold.unit_cost, left_us // 1_000)
+            replaced = await self._ended.replace(
+                self._as_configured_now(hold), cost * hold.unit_cost, left_us // 1_000, logs_over=self._logs_over(hold)
+            )
+            ends = ends if replaced is None else replaced
         if ends:
             self.tally.settled += cost * hold.unit_cost
             self._correct_usage(hold, 0, (cost - hold.units) * hold.unit_cost)
@@ -197,6 +202,13 @@ class Holds:
             for key, params_when_taken in zip(hold.keys, hold.params, strict=True)
         ]
         return msgspec.structs.replace(hold, params=tuple(params))
+
+    def _logs_over(self, hold: Hold) -> bool:
+        """Whether all entries of logs that the hold took have left by now, and count no longer."""
+        by_id, now_us = self._index().book.by_id, self._clock.now_us()
+        rules = ((place, by_id.get(limit_of_key(key))) for place, key in enumerate(hold.keys))
+        logs = [(place, rule) for place, rule in rules if rule is not None and rule.algorithm == "sliding_log"]
+        return all(hold.charged_at_us(place) + nominal_window_us(rule) <= now_us for place, rule in logs)
 
     def _correct_usage(self, hold: Hold, requests: int, cost: int) -> None:
         """Correct the usage by returned or charged units, unless the client has been removed meanwhile."""

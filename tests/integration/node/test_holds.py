@@ -183,6 +183,20 @@ async def test_a_reservation_counts_at_its_true_cost(tmp_path, store_url, algori
             assert await remaining(node) == left - cost
 
 
+@pytest.mark.parametrize(("cost", "counts"), [(2, 0), (25, 15)])
+async def test_a_reservation_that_left_its_log_counts_by_what_it_cost_beyond_the_estimate(
+    tmp_path, valkey_url, cost, counts
+):
+    async with node_client(tmp_path, valkey_url, config(algorithm="sliding_log", window_us=2_000_000)) as node:
+        held = (await node.post("/v1/reservations", json={"api_key": KEY, "cost": 10})).json()
+        while await remaining(node) < 100:
+            await asyncio.sleep(0.01)
+        settlement = {"reservation": held["reservation"], "cost": cost}
+        answers = [await node.post("/v1/reservations/settle", json=settlement) for _ in range(2)]
+        assert [answer.json()["repeated"] for answer in answers] == [False, True]
+        assert await remaining(node) == 100 - counts
+
+
 @pytest.mark.parametrize(("limit", "left"), [(1_000, 971), (40, 11)])
 async def test_what_a_reservation_cost_beyond_its_estimate_joins_a_queue_that_has_another_length_by_now(
     tmp_path, valkey_url, limit, left

@@ -208,9 +208,9 @@ async def test_a_charge_that_reached_one_slot_is_ended_by_the_next_try(masters: 
     )  # fmt: skip
     first = msgspec.structs.replace(hold, keys=hold.keys[:1], params=hold.params[:1])
     holds = RedisHoldStore(store)
-    assert await holds.replace(first, 30, 60_000) is True
-    assert await holds.replace(hold, 30, 60_000) is True
-    assert await holds.replace(hold, 30, 60_000) is False
+    assert await holds.replace(first, 30, 60_000, logs_over=False) is True
+    assert await holds.replace(hold, 30, 60_000, logs_over=False) is True
+    assert await holds.replace(hold, 30, 60_000, logs_over=False) is False
     assert [outcome.remaining for outcome in (await ask(store, keys, limits, 0)).answers[0]] == [70, 70, 70]
 
 
