@@ -1,11 +1,20 @@
 """The job that deletes ended blocks and overrides; nodes end them by themselves."""
 
+from sqlalchemy.orm import InstrumentedAttribute
+
+from control_plane.blocks.models import BlockRow
+from control_plane.blocks.service import Blocks
 from control_plane.database import Database
 from control_plane.enforcement import repository
+from control_plane.enforcement.models import EnforcementRow
+from control_plane.enforcement.service import EnforcementOverrides
 from control_plane.jobs.registry import Job
 from control_plane.publishing.writer import ConfigWriter
+from control_plane.web.etags import Preconditions
 
 EVERY_S = 60.0
+A_WRITE = 500
+WRITES_A_RUN = 40
 AUTHOR = "job:ended-blocks"
 
 
@@ -19,11 +28,21 @@ def ended_blocks_job(database: Database, writer: ConfigWriter) -> Job:
     async def run() -> str:
         if await idle():
             return "Nothing had ended."
-        async with writer.begin(AUTHOR, "their time is over") as write:
-            ended = await repository.delete_ended(write.session)
-            for key in ended:
-                write.withdraw(key)
-        lifted = sum(key.kind == "block" for key in ended)
-        return f"Forgot {lifted} blocks and {len(ended) - lifted} enforcement overrides."
+        lifted = await _all(writer, Blocks(), BlockRow.block)
+        reset = await _all(writer, EnforcementOverrides(), EnforcementRow.target)
+        return f"Forgot {lifted} blocks and {reset} enforcement overrides."
 
     return Job("ended-blocks", EVERY_S, run, idle=idle)
+
+
+async def _all(writer: ConfigWriter, resource: Blocks | EnforcementOverrides, name: InstrumentedAttribute[str]) -> int:
+    deleted = 0
+    for _ in range(WRITES_A_RUN):
+        async with writer.begin(AUTHOR, "their time is over") as write:
+            ended = await repository.ended(write.session, name, A_WRITE)
+            for one in ended:
+                await resource.delete(write, one, Preconditions())
+        deleted += len(ended)
+        if len(ended) < A_WRITE:
+            break
+    return deleted

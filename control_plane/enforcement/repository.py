@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, exists, func, or_, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from control_plane.blocks.models import BlockRow
 from control_plane.enforcement.models import EnforcementRow
-from control_plane.publishing.repository import DocumentKey
 from control_plane.resources import NamedRows
-from tidegate.contract.config import Kind
 
 overrides = NamedRows(
     EnforcementRow,
@@ -26,14 +24,10 @@ async def any_ended(session: AsyncSession) -> bool:
     return bool(await session.scalar(select(or_(*ended))))
 
 
-async def delete_ended(session: AsyncSession) -> list[DocumentKey]:
-    """Delete ended overrides and blocks. Returns the names of their documents."""
-    names: dict[Kind, InstrumentedAttribute[str]] = {"enforcement": EnforcementRow.target, "block": BlockRow.block}
-    gone = []
-    for kind, name in names.items():
-        ended = delete(name.class_).where(name.class_.expires_at <= func.now())
-        gone += [DocumentKey(kind, one) for one in await session.scalars(ended.returning(name))]
-    return gone
+async def ended(session: AsyncSession, name: InstrumentedAttribute[str], most: int) -> Sequence[str]:
+    """By ``name``, overrides or blocks that have ended."""
+    table = name.class_
+    return (await session.scalars(select(name).where(table.expires_at <= func.now()).limit(most))).all()
 
 
 async def in_force(session: AsyncSession, now: datetime) -> Sequence[EnforcementRow]:

@@ -105,10 +105,13 @@ async def test_what_has_ended_is_taken_away_by_a_job(
     )
     (await served.admin.post("/v1/jobs/ended-blocks/run")).raise_for_status()
     async with asyncio.timeout(15):
-        while len((await served.admin.get("/v1/blocks")).json()["items"]) > 1:
+        while (await served.admin.get("/v1/enforcement")).json()["items"]:  # blocks went before
             await asyncio.sleep(0.05)
     assert [item["block"] for item in (await served.admin.get("/v1/blocks")).json()["items"]] == ["new"]
-    assert (await served.admin.get("/v1/enforcement")).json()["items"] == []
+    ended = (await served.admin.get("/v1/audit", params={"author": "job:ended-blocks"})).json()["items"]
+    assert [(entry["resource"], entry["name"], entry["action"]) for entry in ended] == [
+        ("switch", "*", "delete"), ("block", "old", "delete"),
+    ]  # fmt: skip
     node = served.node()
     async with node.following():
         await node.until_begun()
