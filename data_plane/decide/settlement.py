@@ -36,6 +36,8 @@ class Settlement:
         self._index = index
         self._random_bytes = random_bytes
         self._unanswered: tuple[bytes, list[Debt]] | None = None
+        self._refused: str | None = None
+        """Why the store took no charge last, which is logged when it changes: a full store answers, and takes none."""
         self.charged = 0
         """Units charged since the start."""
 
@@ -59,8 +61,11 @@ class Settlement:
             for first in range(0, len(owing), CHARGES_A_CALL):
                 debts = self._debts.of(owing[first : first + CHARGES_A_CALL], self._clock.now_us())
                 await self._settle(debts, self._random_bytes(ID_BYTES))
+            self._refused = None
         except StoreUnavailableError as error:
-            log.warning("outage_not_charged", reason=error.reason)
+            if error.reason != self._refused:
+                log.warning("outage_not_charged", reason=error.reason)
+            self._refused = error.reason
 
     async def _settle(self, debts: list[Debt], name: bytes) -> None:
         self._unanswered = name, debts

@@ -5,6 +5,7 @@ import asyncio
 import httpx
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from data_plane.node import Node
 from data_plane.store.ports import StoreUnavailableError
@@ -221,6 +222,35 @@ async def test_what_was_admitted_counts_until_it_is_charged_and_is_charged_once(
         await bring_back(store)
         await until(lambda: asked_until(lambda: node.settlement.charged > 14))
         assert node.settlement.charged == 20
+
+
+async def test_a_store_that_answers_and_takes_no_charge_is_logged_once(tmp_path, store, monkeypatch):
+    await write_snapshot(tmp_path / "snapshot", CONFIG)
+    node = Node(settings_for(tmp_path / "snapshot", store.url))
+    accounts = Unreliable(node.settlement.charge)
+    monkeypatch.setattr(node.settlement, "charge", accounts.charge)
+    async with serving(node) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+
+        async def told_of(charges):
+            with capture_logs() as lines:
+                store.child.kill()
+                await until(lambda: _is(client, degraded=True))
+                assert (await ask(client, "local"))["allowed"]
+                await bring_back(store)
+                await until(charges)
+            return sum(line["event"] == "outage_not_charged" for line in lines)
+
+        async def refused():
+            return accounts.failed >= 5
+
+        async def charged():
+            return node.settlement.charged
+
+        assert await told_of(refused) == 1
+        accounts.fails = "after"
+        await until(charged)
+        accounts.fails, accounts.failed = "before", 0
+        assert await told_of(refused) == 1, "and once in the next outage"
 
 
 async def test_a_denial_is_remembered_and_ends_no_later_than_it_must(tmp_path, valkey_url):
