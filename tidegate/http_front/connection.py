@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
@@ -150,10 +151,17 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         address = transport.get_extra_info("peername")
         self.peer = str(address[0]) if isinstance(address, (tuple, list)) else None
+        if self.peer is not None:
+            self._bound_silence(transport.get_extra_info("socket"))
         cast("set[Any]", self._server_state.connections).add(self)
         self._expire_in(self.front.limits.keep_alive_s)
         if not self.front.add(self, self._loop):
             self._refuse(Refusal(503, "Too many connections."))
+
+    def _bound_silence(self, client: socket.socket | None) -> None:
+        """Have the kernel drop a client whose machine vanished: it buffers what is small, and tries for 15 minutes."""
+        if client is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self.front.limits.write_s * 1_000))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: answers that come late are ignored."""

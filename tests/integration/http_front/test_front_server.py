@@ -254,3 +254,17 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline_s, "waited in vain"
         time.sleep(0.01)
+
+
+def test_a_client_that_takes_nothing_of_what_the_kernel_buffers_is_dropped(start: Callable[..., RunningFront]) -> None:
+    front = start(EchoDoor(), FrontLimits(write_s=0.4))
+    connected = front.server.server_state.connections
+    with front.connect() as client:
+        client.sendall(get(b"/v1/authorize"))
+        client.recv(65_536)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        client.sendall(post(body=b"x" * 50_000, path=b"/docs") * 3)
+        deadline = time.monotonic() + PATIENCE_S
+        while front.call(lambda: len(connected)):
+            assert time.monotonic() < deadline, "it would be kept as long as TCP tries"
+            time.sleep(0.05)  # between two looks
