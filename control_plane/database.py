@@ -1,6 +1,7 @@
 """Postgres: sessions with short timeouts, and the translation of its errors."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, TypeVar
@@ -23,6 +24,8 @@ POOL_WAIT_S = 5.0
 LOCK_WAIT_MS = 5_000
 PING_WAIT_S = 2.0
 RECONNECT_S = 0.5
+LOG_AGAIN_S = 60.0
+"""Why Postgres is unreachable is logged when it changes, and so often."""
 RESERVED = 4
 """Connections (at most half of all) reserved for writes and authentication."""
 KEEP_ALIVE = {
@@ -139,15 +142,20 @@ class Database:
 
         Where Postgres is unreachable, the log says ``lost``.
         """
+        logged, logged_s = "", 0.0
         while True:
             try:
                 connection = await self.listen_connection(server_settings)
+                logged = ""
                 try:
                     await work(connection)
                 finally:
                     connection.terminate()
             except UnavailableError as error:
-                _log.warning(lost, cause=repr(error.__cause__))
+                cause = repr(error.__cause__)
+                if cause != logged or time.monotonic() >= logged_s + LOG_AGAIN_S:
+                    _log.warning(lost, cause=cause)
+                    logged, logged_s = cause, time.monotonic()
             await asyncio.sleep(again_after_s)
 
     async def _pooled_connection(self) -> asyncpg.Connection:
