@@ -123,7 +123,7 @@ class NodeQuestions:
             pass
         finally:
             del self._asked[question.id]
-        unanswered = RegionAnswer(None, {}, f"no node of this region answered within {LIVE_S:g} s")
+        unanswered = RegionAnswer(None, {}, f"no agent of this region answered within {LIVE_S:g} s")
         return {name: waiting.answers.get(name, unanswered) for name in names}
 
     async def next_for(self, region: str, wait_s: float) -> tuple[Question, ...]:

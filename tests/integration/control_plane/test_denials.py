@@ -63,7 +63,7 @@ async def test_every_region_is_asked_and_a_silent_one_has_a_reason(served: Runni
         assert (await asked_until_told(served.admin, ip="::ffff:203.0.113.9"))["items"], "an address in any spelling"
         assert not (await asked_until_told(served.admin, client="acme", to=AT.isoformat()))["items"][1:]
         assert not (await asked_until_told(served.admin, client="zeta"))["items"]
-    assert found["regions"]["eu-west"] == "no node of this region answered within 1 s"
+    assert found["regions"]["eu-west"] == "no agent of this region answered within 1 s"
     spent, blocked = found["items"]
     assert (datetime.fromisoformat(spent["at"]), spent["region"], spent["node"]) == (AT, "us-east", "n1")
     assert (spent["limit_name"], spent["limit"], spent["used"], spent["cost"]) == ("hourly", 100, 100, 1)
@@ -120,7 +120,7 @@ async def test_the_console_answers_in_a_sentence_with_evidence_and_what_can_be_d
     assert "The limit hourly of 100 at reports was used up: 100 of 100 were used, 1 asked." in by_request
     assert "tidegate overrides set acme hourly --limit N" in by_request
     assert "/console/do/override?client=acme&name=hourly" in by_request, "what can be done stands beside the answer"
-    assert "eu-west: no node of this region answered within 1 s." in by_request, "there may be more"
+    assert "eu-west: no agent of this region answered within 1 s." in by_request, "there may be more"
     assert "3 of 100 were used, 99 asked" in by_time, "the denial that is nearest to the time"
     assert "No region remembers a denial of the client acme within 30 min of" in by_another_time
     assert "No region remembers a denial of the request some-other-id." in nothing

@@ -88,7 +88,7 @@ async def test_a_region_that_answers_has_figures_and_a_silent_one_a_reason(serve
         east, west = limit["regions"]["us-east"], limit["regions"]["eu-west"]
         assert (east["used"], east["remaining"], east["reset_s"], east["reason"]) == (7, 993, 60.0, None)
         assert west["used"] is None
-        assert west["reason"] == "no node of this region answered within 1 s"
+        assert west["reason"] == "no agent of this region answered within 1 s"
 
 
 async def test_question_and_answer_find_their_way_between_replicas(
@@ -118,7 +118,7 @@ async def test_live_usage_has_what_waited_in_the_stream(served: RunningControlPl
     assert (before["items"][0]["allowed"], before["live"]) == (3, None)
     async with answering(served, served.credentials["us-east"], of_usage), asyncio.timeout(PATIENCE_S):
         while (mine := (await served.admin.get("/v1/clients/acme/usage", params=query)).json())["live"]["us-east"]:
-            assert mine["live"] == {"us-east": "no node of this region answered within 1 s"}
+            assert mine["live"] == {"us-east": "no agent of this region answered within 1 s"}
         everybody = (await served.admin.get("/v1/usage", params=query)).json()
     assert [item["allowed"] for item in mine["items"]] == [7]
     assert [(item["client"], item["allowed"]) for item in everybody["items"]] == [("acme", 7), ("zeta", 10)]
@@ -143,7 +143,7 @@ async def test_regions_say_how_they_stand_to_each_other(served: RunningControlPl
             while True:
                 found = (await served.admin.get("/v1/exchange")).raise_for_status().json()["items"]
                 if found[1]["agent"] is not None:
-                    assert found[0]["reason"] == "no node of this region answered within 1 s"
+                    assert found[0]["reason"] == "no agent of this region answered within 1 s"
                     return dict(found[1])
 
     found = await told(of_exchange)
