@@ -143,6 +143,19 @@ async def test_closing_returns_what_is_held(start_node):
     assert await left(node.url) == 1_000_000 - admitted
 
 
+@pytest.mark.parametrize("cost", [0.5, -1])
+async def test_a_cost_that_is_no_count_of_units_is_refused_with_a_lease_too(start_node, cost):
+    node = start_node(config(1_000_000))
+    check = Check(api_key=KEY, endpoint="get-user")
+    admitted = 1
+    with Tidegate(options(node.url, leases=True, lease_s=10)) as one:
+        while one.decide(check).source != "lease":
+            admitted += 1
+        with pytest.raises(InvalidCheckError):
+            one.decide(check, cost)
+    assert await left(node.url) == 1_000_000 - admitted
+
+
 async def test_an_idle_lease_goes_back_in_time(start_node):
     node = start_node(config(1_000_000))
     check = Check(api_key=KEY, endpoint="get-user")

@@ -13,7 +13,7 @@ import msgspec
 
 from tidegate_client.batching import Batcher, understood
 from tidegate_client.credentials import RefusedKeyError, key_in
-from tidegate_client.leases import Account, Ending, Lease, LeaseBook, Repeated, is_short
+from tidegate_client.leases import Account, Ending, Lease, LeaseBook, Repeated, is_short, is_whole
 from tidegate_client.messages import (
     Check,
     Decision,
@@ -130,7 +130,7 @@ class AsyncTidegate:
         """``check`` for a check that is made already: the fastest way."""
         if self.options.leases or self.options.remember_denials_s:
             with self._lock:
-                decision = self.book.take(check, cost, self._now()) if cost > 0 else None
+                decision = self.book.take(check, cost, self._now()) if is_whole(cost) else None
             if decision is not None:
                 if self.book.low:
                     self.renew_low()
@@ -144,7 +144,7 @@ class AsyncTidegate:
             self._begin_telling()
         try:
             async with asyncio.timeout(self.options.timeout_s):
-                if self.options.leases and cost > 0 and is_short(check):
+                if self.options.leases and is_whole(cost) and is_short(check):
                     decision = await self._by_lease(check, cost)
                     if decision is not None:
                         return decision

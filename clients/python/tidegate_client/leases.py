@@ -27,6 +27,14 @@ def is_short(check: Check) -> bool:
     return sum(len(text) for text in (*texts, *(text for pair in attributes for text in pair)) if text) <= LONGEST_CHECK
 
 
+def is_whole(cost: int) -> bool:
+    """Whether a cost may be decided here: for the rest a node is asked, which looks (0) or refuses it.
+
+    A lease would grow by what is below 0, and what is left of it after 0.5 no node takes back.
+    """
+    return isinstance(cost, int) and cost > 0
+
+
 class Ending(NamedTuple):
     """A lease to return, with what was not spent, to the node's region it came from."""
 

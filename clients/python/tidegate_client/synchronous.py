@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 from tidegate_client.asynchronous import AsyncTidegate
 from tidegate_client.credentials import RefusedKeyError, key_in
+from tidegate_client.leases import is_whole
 from tidegate_client.messages import Check, Decision, InvalidCheckError, refusal
 from tidegate_client.options import Options
 from tidegate_client.reservations import Reservation
@@ -79,7 +80,7 @@ class Tidegate:
 
     def decide(self, check: Check, cost: int = 1) -> Decision:
         """As ``AsyncTidegate.decide``: without I/O where a lease or a remembered denial decides."""
-        if cost > 0:  # below, a lease would grow by it; the node refuses it
+        if is_whole(cost):
             with self._lock:
                 decision = self.book.take(check, cost, time.monotonic())
             if decision is not None:
