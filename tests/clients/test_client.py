@@ -201,6 +201,18 @@ async def test_a_reservation_is_settled_at_its_true_cost(start_node):
         assert await left(node.url) == 65
 
 
+async def test_a_settlement_that_no_node_understands_is_told_of_once(start_node, caplog):
+    node = start_node(config(100))
+    async with AsyncTidegate(options(node.url)) as one:
+        for _ in range(2):
+            async with one.reserve(10, api_key=KEY) as held:
+                held.cost = 2.5
+        assert await left(node.url) == 80
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "tidegate_client"]
+    assert line.startswith("a settlement was refused, so its estimate stands:")
+    assert "`float`" in line
+
+
 def test_threads_share_one_client(start_node):
     node = start_node(config(500))
     with Tidegate(options(node.url, leases=True)) as one, ThreadPoolExecutor(8) as pool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -10,6 +11,8 @@ from tidegate_client.messages import Decision
 from tidegate_client.nodes import Answered, NoAnswerError
 
 AGAIN_AFTER_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+NOT_UNDERSTOOD = frozenset({400, 422})
+_log = logging.getLogger("tidegate_client")
 
 
 class Reservation:
@@ -34,6 +37,7 @@ class Settlements:
         self._post = post
         self._timeout_s = timeout_s
         self.under_way: set[asyncio.Task[None]] = set()
+        self._told_mistake = False
 
     async def settle(self, text: str, cost: int) -> None:
         """Say the true cost; returns when a node has it, or after ``timeout_s``, and then goes on trying."""
@@ -53,7 +57,13 @@ class Settlements:
     async def _send(self, body: bytes) -> None:
         for wait_s in (*AGAIN_AFTER_S, None):
             with contextlib.suppress(NoAnswerError):
-                if (await self._post("/v1/reservations/settle", body)).status < 500:
+                answered = await self._post("/v1/reservations/settle", body)
+                if answered.status in NOT_UNDERSTOOD and not self._told_mistake:
+                    # A mistake of the application: a cost that is no whole number, say.
+                    self._told_mistake = True
+                    why = answered.body[:500].decode("utf-8", "replace")
+                    _log.error("a settlement was refused, so its estimate stands: %s", why)
+                if answered.status < 500:
                     return
             if wait_s is not None:
                 await asyncio.sleep(wait_s)
