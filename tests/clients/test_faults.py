@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import socket
 import threading
 import time
@@ -206,7 +207,13 @@ def test_a_stuck_background_loop_leads_to_the_policy_and_is_not_left_behind(poli
     ("members", "field"),
     [
         ({"urls": ()}, "urls"),
+        ({"urls": "http://x"}, "urls"),
         ({"urls": ("http://x",), "timeout_s": 0}, "timeout_s"),
+        ({"urls": ("http://x",), "timeout_s": math.nan}, "timeout_s"),
+        ({"urls": ("http://x",), "on_failure": "Open"}, "on_failure"),
+        ({"urls": ("http://x",), "lease_after_per_s": -1}, "lease_after_per_s"),
+        ({"urls": ("http://x",), "max_lease_units": 10_000_001}, "max_lease_units"),
+        ({"urls": ("http://x",), "max_accounts": 0}, "max_accounts"),
         ({"urls": ("http://x",), "max_batch": 1_001}, "max_batch"),
         ({"urls": ("http://x",), "lease_s": 11}, "lease_s"),
         ({"urls": ("http://x",), "remember_denials_s": -1}, "remember_denials_s"),

@@ -2,9 +2,10 @@
 
 import ssl
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 FailPolicy = Literal["open", "closed", "raise"]
+MOST_LEASE_UNITS = 10_000_000
 
 
 class UnavailableError(Exception):
@@ -29,20 +30,29 @@ class Options:
     leases: bool = False
     lease_s: float = 1.0
     lease_after_per_s: float = 5.0
-    max_lease_units: int = 10_000_000
+    max_lease_units: int = MOST_LEASE_UNITS
     remember_denials_s: float = 1.0
     max_accounts: int = 10_000
     tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by name."""
-        if not self.urls:
-            raise ValueError("urls: name at least one node")
-        if self.timeout_s <= 0:
+        is_text = isinstance(self.urls, str)  # one URL: its letters would be nodes
+        if not self.urls or is_text:
+            raise ValueError("urls: name at least one node, in a tuple or list")
+        if not self.timeout_s > 0:
             raise ValueError("timeout_s: must be above 0")
+        if self.on_failure not in get_args(FailPolicy):
+            raise ValueError("on_failure: open, closed or raise")
         if not 1 <= self.max_batch <= 1_000:
             raise ValueError("max_batch: from 1 to 1000")
         if not 0 < self.lease_s <= 10:
             raise ValueError("lease_s: above 0, at most 10")
-        if self.remember_denials_s < 0:
+        if not self.lease_after_per_s >= 0:
+            raise ValueError("lease_after_per_s: must not be negative")
+        if not 1 <= self.max_lease_units <= MOST_LEASE_UNITS:
+            raise ValueError(f"max_lease_units: from 1 to {MOST_LEASE_UNITS}")
+        if not self.remember_denials_s >= 0:
             raise ValueError("remember_denials_s: must not be negative")
+        if self.max_accounts < 1:
+            raise ValueError("max_accounts: must be above 0")
