@@ -15,12 +15,12 @@ UNBOUNDED = 1_000
 def output() -> Console:
     """Standard output. In a pipe or a file nothing is wrapped or cut, unless ``COLUMNS`` says how wide it is."""
     bounded = sys.stdout.isatty() or os.environ.get("COLUMNS")
-    return Console(highlight=False, width=None if bounded else UNBOUNDED)
+    return Console(highlight=False, emoji=False, width=None if bounded else UNBOUNDED)
 
 
 def errors() -> Console:
     """Standard error, a line a message."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def printable(text: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from tidegate import check
 from tidegate.check import ALLOWED, DENIED, NO_ANSWER, UNKNOWN_KEY, Answer, ask, show
+from tidegate.terminal import errors
 
 LIMIT = {"policy": "hourly", "limit": 5, "window_s": 3600, "remaining": 4, "reset_after_s": 60.0}
 PASSED = {"allowed": True, "client": "acme", "plan": "free", "retry_after_s": None, **LIMIT}
@@ -35,6 +36,16 @@ def test_an_answer_is_said_and_has_its_exit_code(
 ) -> None:  # fmt: skip
     assert show(Answer(status, body), question, as_json=False) == code
     assert said in capsys.readouterr().out
+
+
+def test_a_name_between_colons_is_no_emoji(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Answer(200, {**PASSED, "client": "team:fire:1"}), {"cost": 1}, as_json=False)
+    show(Answer(None, {"detail": "no answer from a:key:b"}), {"cost": 1}, as_json=False)
+    errors().print("There is no client named a:key:b.", markup=False)
+    said = capsys.readouterr()
+    assert "client team:fire:1," in said.out
+    assert "a:key:b" in said.out
+    assert said.err == "There is no client named a:key:b.\n"
 
 
 @pytest.mark.parametrize(
