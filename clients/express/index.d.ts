@@ -101,8 +101,8 @@ export interface RateLimitOptions<Req = any, Res = any> extends Partial<LimiterO
   limiter?: Limiter;
   /** What `keyGenerator` returns: an API key (the default), an address, a client's name, or an attribute's value. */
   limitBy?: 'key' | 'ip' | 'client' | `attribute:${string}`;
-  /** Who asks; `undefined` is nobody known. Default: X-API-Key or Authorization: Bearer; for `ip` the request's address. */
-  keyGenerator?: (request: Req, response: Res) => Eventually<string | null | undefined>;
+  /** Who asks, a number as its digits; `undefined` is nobody known. Default: X-API-Key or Authorization: Bearer; for `ip` the request's address. */
+  keyGenerator?: (request: Req, response: Res) => Eventually<string | number | bigint | null | undefined>;
   /** The whole check, instead of `limitBy`, `keyGenerator`, `endpoint`, `cost` and `attributes`. */
   identify?: (request: Req, response: Res) => Eventually<Check>;
   /** The endpoint's name in the control plane; default: found by method and path. */

@@ -105,9 +105,15 @@ function identifier({ limitBy = 'key', keyGenerator, endpoint, cost, attributes 
   }
   return (request, response) => {
     const value = keyGenerator(request, response);
-    if (value instanceof Promise) return value.then((told) => checkOf(request, response, told ?? undefined));
-    return checkOf(request, response, value ?? undefined);
+    if (value instanceof Promise) return value.then((told) => checkOf(request, response, asText(told)));
+    return checkOf(request, response, asText(value));
   };
+}
+
+/** What `keyGenerator` returned: users have numbers where a node takes texts. @param {unknown} value */
+function asText(value) {
+  const text = typeof value === 'number' || typeof value === 'bigint' ? String(value) : value ?? undefined;
+  return /** @type {string | undefined} */ (text);
 }
 
 /**

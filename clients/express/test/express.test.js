@@ -94,6 +94,12 @@ for (const version of ['express', 'express5']) {
       assert.equal((await rich({ 'x-tenant': tenant })).status, 200);
       assert.equal((await rich({ 'x-tenant': tenant })).status, 429);
       assert.equal((await rich({ 'x-tenant': `${tenant}x` })).status, 200);
+      const number = 1_000 + used++;
+      for (const keyGenerator of [() => number, async () => BigInt(number)]) {
+        const byNumber = await application({ limitBy: 'attribute:tenant', keyGenerator });
+        const answer = await get(`${byNumber}/api/users`, { headers: { 'x-api-key': 'tg_tenants' } });
+        assert.equal(answer.status, keyGenerator() === number ? 200 : 429, 'users may have numbers');
+      }
     });
 
     test('skip, cost and a handler of one\'s own', async () => {
