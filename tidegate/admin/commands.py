@@ -48,6 +48,8 @@ def run(call: Call) -> int:
         for other in call.fields:
             if other.member in field.instead_of:
                 raise ArgumentError(f"{field.flag}: is given in place of {other.flag}, not with it")
+        if field.member.partition(".")[0] in call.unset:
+            raise ArgumentError(f"{field.flag}: is given and unset")
     members = {field.member.partition(".")[0] for field in call.verb.fields}
     for name in call.unset:
         if name not in members:

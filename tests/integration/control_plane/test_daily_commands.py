@@ -64,6 +64,8 @@ async def test_a_plan_a_client_a_key_and_what_becomes_of_them(served: RunningCon
         )
         await run(served, "clients set acme --unset attributes")
         assert (await answer(served, "clients show acme"))["attributes"] == {}
+        both = await run(served, "clients set acme --external-id 7 --unset external_id", code=2)
+        assert "--external-id: is given and unset" in both.output
         refused = await run(served, "plans set free --unset limits", code=2)
         assert "'limits' is none of priority" in refused.output
         assert "plan (--plan): Field required" in (await run(served, "clients set acme --unset plan", code=1)).output
