@@ -64,7 +64,7 @@ class LimitFields(Body):
     headline: bool = False
     """Shown in `X-RateLimit-*`; by default the plan's first limit is."""
     visible: bool | None = None
-    """Whether end clients see it; by default unless the scope holds `global` or `backend`."""
+    """Whether end clients see it while it allows; by default unless the scope holds `global` or `backend`."""
 
 
 class LimitCreate(LimitFields):
