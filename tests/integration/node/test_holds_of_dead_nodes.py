@@ -60,7 +60,7 @@ async def test_a_settlement_that_was_done_and_not_answered_counts_once(tmp_path,
             left = await remaining(node)
             text, hold = await reserve(node, 20)
             await died.settle_once(hold, cost, REMEMBERED_MS)
-            assert await died.replace(hold, cost, REMEMBERED_MS) is True
-            assert await died.replace(hold, cost, REMEMBERED_MS) is False
+            assert await died.replace(hold, cost, REMEMBERED_MS, logs_over=False) is True
+            assert await died.replace(hold, cost, REMEMBERED_MS, logs_over=False) is False
             assert (await settle(node, text, cost))["repeated"] is True
             assert await remaining(node) == left - cost
