@@ -105,10 +105,14 @@ class Resource(ABC, Generic[Row, Input, Shown]):
         """Delete a resource."""
         row = await self.row(write.session, name)
         preconditions.check(self.view(row))
+        await self.take_away(write, name, row)
+        await write.session.flush()
+
+    async def take_away(self, write: ConfigWrite, name: str, row: Row) -> None:
+        """Delete a row that was read, and record it."""
         before = self.audited(row)
         await self.remove(write, row)
         self.record(write, name, before, None)
-        await write.session.flush()
 
 
 def same_name(path: str, body: str | None, field: str) -> None:

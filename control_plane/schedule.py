@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from control_plane.canary.service import RolloutEngine
 from control_plane.database import Database
-from control_plane.enforcement.jobs import ended_blocks_job
 from control_plane.jobs.registry import Job
 from control_plane.nodes.jobs import liveness_job
 from control_plane.publishing.writer import ConfigWriter
@@ -13,7 +12,7 @@ from control_plane.quotas.jobs import AdvanceJob, RebalanceJob
 from control_plane.quotas.rebalancing import Balancing
 from control_plane.settings import Settings
 from control_plane.upkeep.drift import drift_job
-from control_plane.upkeep.expiry import expiry_job
+from control_plane.upkeep.expiry import ended_blocks_job, expiry_job
 from control_plane.upkeep.retention import Kept, retention_job
 from control_plane.usage.jobs import usage_jobs
 from control_plane.usage.partitions import Partitions

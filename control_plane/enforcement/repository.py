@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from sqlalchemy import exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
 
 from control_plane.blocks.models import BlockRow
 from control_plane.enforcement.models import EnforcementRow
 from control_plane.resources import NamedRows
+
+Ending = TypeVar("Ending", EnforcementRow, BlockRow)
 
 overrides = NamedRows(
     EnforcementRow,
@@ -24,10 +26,9 @@ async def any_ended(session: AsyncSession) -> bool:
     return bool(await session.scalar(select(or_(*ended))))
 
 
-async def ended(session: AsyncSession, name: InstrumentedAttribute[str], most: int) -> Sequence[str]:
-    """By ``name``, overrides or blocks that have ended."""
-    table = name.class_
-    return (await session.scalars(select(name).where(table.expires_at <= func.now()).limit(most))).all()
+async def ended(session: AsyncSession, table: type[Ending], now: datetime, most: int) -> Sequence[Ending]:
+    """Overrides or blocks that have ended at ``now``."""
+    return (await session.scalars(select(table).where(table.expires_at <= now).limit(most))).all()
 
 
 async def in_force(session: AsyncSession, now: datetime) -> Sequence[EnforcementRow]:

@@ -1,8 +1,10 @@
-"""The job that takes away what has expired: nodes end it by themselves at the instant, here it goes for good."""
+"""The jobs that take away what has ended: nodes end it by themselves at the instant, here it goes for good."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
+from control_plane.blocks.models import BlockRow
+from control_plane.blocks.service import Blocks
 from control_plane.clients import repository as clients
 from control_plane.clients.service import end_overrides, publish, to_record
 from control_plane.credentials.keys import service as keys
@@ -10,6 +12,9 @@ from control_plane.credentials.tokens import repository as tokens
 from control_plane.credentials.tokens.service import forget_previous
 from control_plane.credentials.tokens.service import view as token_view
 from control_plane.database import Database
+from control_plane.enforcement import repository as enforcement
+from control_plane.enforcement.models import EnforcementRow
+from control_plane.enforcement.service import EnforcementOverrides
 from control_plane.errors import ConflictError
 from control_plane.jobs.registry import Job
 from control_plane.orm import present
@@ -17,9 +22,9 @@ from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 
 EVERY_S = 30.0
+BLOCKS_EVERY_S = 60.0
 A_WRITE = 500
 WRITES_A_RUN = 40
-AUTHOR = "job:expiry"
 
 
 def expiry_job(database: Database, writer: ConfigWriter) -> Job:
@@ -38,7 +43,7 @@ def expiry_job(database: Database, writer: ConfigWriter) -> Job:
         outcomes = []
         for what, expire in _EXPIRES.items():
             try:
-                outcomes.append(f"{await _all(writer, expire, now)} {what}")
+                outcomes.append(f"{await _all(writer, 'job:expiry', 'it has expired', expire, now)} {what}")
             except ConflictError as error:  # a roll-out holds one of them back; the others need not wait for it
                 outcomes.append(f"no {what} ({error})")
         return "Expired: " + ", ".join(outcomes) + "."
@@ -46,10 +51,30 @@ def expiry_job(database: Database, writer: ConfigWriter) -> Job:
     return Job("expiry", EVERY_S, run, idle=idle)
 
 
-async def _all(writer: ConfigWriter, expire: "Expire", now: datetime) -> int:
+def ended_blocks_job(database: Database, writer: ConfigWriter) -> Job:
+    """Delete blocks and enforcement overrides that have ended."""
+
+    async def idle() -> bool:
+        async with database.read() as session:
+            return not await enforcement.any_ended(session)
+
+    async def run() -> str:
+        if await idle():
+            return "Nothing had ended."
+        async with database.read() as session:
+            now = await present(session)
+        author, reason = "job:ended-blocks", "their time is over"
+        lifted = await _all(writer, author, reason, _blocks, now)
+        reset = await _all(writer, author, reason, _enforcement_overrides, now)
+        return f"Forgot {lifted} blocks and {reset} enforcement overrides."
+
+    return Job("ended-blocks", BLOCKS_EVERY_S, run, idle=idle)
+
+
+async def _all(writer: ConfigWriter, author: str, reason: str, expire: "Expire", now: datetime) -> int:
     expired = 0
     for _ in range(WRITES_A_RUN):
-        async with writer.begin(AUTHOR, "it has expired") as write:
+        async with writer.begin(author, reason) as write:
             count = await expire(write, now)
         expired += count
         if count < A_WRITE:
@@ -86,6 +111,20 @@ async def _tokens(write: ConfigWrite, now: datetime) -> int:
             write.record("token", row.token_id, before, None, "revoke")
         else:
             write.record("token", row.token_id, before, token_view(row))
+    return len(rows)
+
+
+async def _blocks(write: ConfigWrite, now: datetime) -> int:
+    rows = await enforcement.ended(write.session, BlockRow, now, A_WRITE)
+    for row in rows:
+        await Blocks().take_away(write, row.block, row)
+    return len(rows)
+
+
+async def _enforcement_overrides(write: ConfigWrite, now: datetime) -> int:
+    rows = await enforcement.ended(write.session, EnforcementRow, now, A_WRITE)
+    for row in rows:
+        await EnforcementOverrides().take_away(write, row.target, row)
     return len(rows)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -101,18 +101,20 @@ async def test_a_job_runs_when_due_and_its_run_is_recorded(database: Database) -
     assert seldom.runs == 1
 
 
-async def test_a_failure_is_recorded_and_the_next_run_comes(database: Database) -> None:
-    tries = 0
+def failing(*errors: Exception) -> Callable[[], Awaitable[str]]:
+    """Work that fails with each of these first."""
+    left = list(errors)
 
     async def work() -> str:
-        nonlocal tries
-        tries += 1
-        if tries == 1:
-            raise UnavailableError("The other side is away.")
-        if tries == 2:
-            raise ValueError("a secret that nobody may see")
+        if left:
+            raise left.pop(0)
         return "well"
 
+    return work
+
+
+async def test_a_failure_is_recorded_and_the_next_run_comes(database: Database) -> None:
+    work = failing(UnavailableError("The other side is away."), ValueError("a secret that nobody may see"))
     async with standing(database, Job("shaky", 3600, work)):
         first = await until_recorded(database, "shaky", lambda row: row.runs == 1)
         await ask(database, "shaky")
@@ -174,14 +176,7 @@ async def test_a_job_that_has_nothing_to_do_is_left_out_and_not_recorded(databas
 
 
 async def test_a_failed_run_is_followed_by_another_though_there_is_nothing_to_do(database: Database) -> None:
-    tries = 0
-
-    async def work() -> str:
-        nonlocal tries
-        tries += 1
-        if tries == 1:
-            raise UnavailableError("The other side is away.")
-        return "well"
+    work = failing(UnavailableError("The other side is away."))
 
     async def idle() -> bool:
         return True
@@ -224,7 +219,7 @@ async def test_jobs_that_look_for_something_to_do_record_nothing_until_there_is(
     def sql(statement: str) -> str:
         return postgres_server.execute(statement, database=database_name)
 
-    every = ("enforcement.jobs.EVERY_S", "nodes.jobs.EVERY_S", "upkeep.expiry.EVERY_S")
+    every = ("upkeep.expiry.BLOCKS_EVERY_S", "nodes.jobs.EVERY_S", "upkeep.expiry.EVERY_S")
     for name in (*every, "usage.webhooks.jobs.FIND_EVERY_S", "usage.webhooks.jobs.DELIVER_EVERY_S"):
         monkeypatch.setattr(f"control_plane.{name}", 0.1)
     jobs = ("ended-blocks", "expiry", "node-liveness", "usage-alerts", "usage-webhooks")
