@@ -16,7 +16,7 @@ from control_plane.jobs import repository
 from control_plane.jobs.registry import Job, Registry
 from control_plane.jobs.schemas import JobListing, JobView, LeaderView
 from control_plane.replays.service import replay_of
-from control_plane.web.reasons import Reason
+from control_plane.web.fields import Reason
 from control_plane.web.waiting import wanted_wait_s
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(by_method)])

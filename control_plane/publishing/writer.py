@@ -26,7 +26,7 @@ from control_plane.publishing.models import STAGED_KINDS, ConfigHead, Revision
 from control_plane.publishing.repository import ChangedDocument, DocumentKey, Signer, canonical, key_of, shown
 from control_plane.replays.service import Replay, replay_of
 from control_plane.web.etags import Preconditions, etag_of
-from control_plane.web.reasons import Reason
+from control_plane.web.fields import Reason
 from control_plane.web.waiting import wanted_wait_s, wants_immediate
 from tidegate.contract.config import Document, bucket_digest, root_digest
 

@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar
 
+from fastapi import Depends, Header
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -17,8 +18,12 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
+from control_plane.errors import FieldError, InvalidError
+
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _YEARS = range(1970, 2200)
+REASON = "X-Tidegate-Reason"
+MAX_REASON_LENGTH = 500
 
 # At least one letter or digit, so that no name is a dot segment ("." or "..") of a URL.
 Name = Annotated[
@@ -127,3 +132,19 @@ class View(BaseModel):
 def microseconds(window_s: float) -> int:
     """A window as it is stored."""
     return round(min(window_s, 1e10) * 1_000_000)
+
+
+async def _reason(
+    reason: Annotated[str | None, Header(alias=REASON, description=f"at most {MAX_REASON_LENGTH} letters")] = None,
+) -> str | None:
+    if reason is None:
+        return None
+    # headers arrive as latin-1; people write UTF-8
+    text = reason.encode("latin-1", "replace").decode("utf-8", "replace")
+    if len(text) > MAX_REASON_LENGTH:
+        raise InvalidError([FieldError(REASON, f"has more than {MAX_REASON_LENGTH} letters")])
+    return "".join(letter if letter.isprintable() else " " for letter in text).strip()
+
+
+Reason = Annotated[str | None, Depends(_reason)]
+"""Why somebody changes something, on one line, for the history and the audit log; ``None`` without the header."""
