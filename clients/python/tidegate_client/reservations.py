@@ -37,7 +37,7 @@ class Settlements:
         self._post = post
         self._timeout_s = timeout_s
         self.under_way: set[asyncio.Task[None]] = set()
-        self._told_mistake = False
+        self._logged_mistake = False
 
     async def settle(self, text: str, cost: int) -> None:
         """Say the true cost; returns when a node has it, or after ``timeout_s``, and then goes on trying."""
@@ -58,9 +58,9 @@ class Settlements:
         for wait_s in (*AGAIN_AFTER_S, None):
             with contextlib.suppress(NoAnswerError):
                 answered = await self._post("/v1/reservations/settle", body)
-                if answered.status in NOT_UNDERSTOOD and not self._told_mistake:
+                if answered.status in NOT_UNDERSTOOD and not self._logged_mistake:
                     # A mistake of the application: a cost that is no whole number, say.
-                    self._told_mistake = True
+                    self._logged_mistake = True
                     why = answered.body[:500].decode("utf-8", "replace")
                     _log.error("a settlement was refused, so its estimate stands: %s", why)
                 if answered.status < 500:
