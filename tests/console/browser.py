@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from selenium import webdriver
@@ -33,6 +33,7 @@ FLAGS = (
     "--hide-scrollbars",
 )
 WAIT_S = 15
+Read = TypeVar("Read")
 
 
 def require_chromium() -> tuple[str, str]:
@@ -96,8 +97,15 @@ class Browser:
             self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
     def text(self, selector: str = "body") -> str:
-        """What is to be read there."""
-        return self.driver.find_element(By.CSS_SELECTOR, selector).text
+        """What is to be read where the selector finds something first."""
+        return self.texts(selector)[0]
+
+    def texts(self, selector: str) -> list[str]:
+        """What is to be read in each that the selector finds, also if its part of the page is renewed at this moment.
+
+        Waits until there is one at least.
+        """
+        return self._until(lambda _: [one.text for one in self.find(selector)], selector)
 
     def find(self, selector: str) -> list[Any]:
         """All that the selector finds."""
@@ -107,9 +115,10 @@ class Browser:
         """Wait until there is such an element, with this text."""
         self._until(lambda _: any(holding in one.text for one in self.find(selector)), f"{selector} with {holding!r}")
 
-    def _until(self, condition: Callable[[object], bool], what: str) -> None:
+    def _until(self, condition: Callable[[object], Read], what: str) -> Read:
         renewed = [StaleElementReferenceException]
-        WebDriverWait(self.driver, WAIT_S, poll_frequency=0.05, ignored_exceptions=renewed).until(condition, what)
+        wait = WebDriverWait(self.driver, WAIT_S, poll_frequency=0.05, ignored_exceptions=renewed)
+        return wait.until(condition, what)
 
     def theme(self, name: str) -> None:
         """Say that the person likes ``light`` or ``dark``."""
