@@ -304,7 +304,8 @@ async def test_a_call_that_nobody_waits_for_any_more_disturbs_no_other(asker):
         one.cancel()
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         await asker.ask_raw(b"", timeout=1e-9)
-    assert failed.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    # a refusal may arrive before gRPC looks at its clock
+    assert failed.value.code() in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INVALID_ARGUMENT}
     answers = await asyncio.gather(*(asker.ask(ACME, own_hits=[0]) for _ in range(20)))
     assert {answer.overall_code for answer in answers} == {OK}
 
