@@ -184,8 +184,8 @@ async def _call(
 
 
 def segment(name: str) -> str:
-    """A name as a part of a path in a link."""
-    return quote(name, safe="")
+    """A name as a part of a path; names of clients hold ``:`` and ``@``, which stay as they are (RFC 3986, 3.3)."""
+    return quote(name, safe=":@")
 
 
 def _is_json(headers: Mapping[str, str]) -> bool:

@@ -1,6 +1,7 @@
 """What the table of resources is made of: fields, verbs, resources, and paths with parts that may be left out."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -122,8 +123,10 @@ def value_of(field: Field, given: Any, now: datetime) -> Any:
     if field.kind == "pairs":
         if wrong := [item for item in given if "=" not in item]:
             raise ArgumentError(f"{field.flag}: {wrong[0]!r} is not NAME=VALUE")
-        pairs = dict(item.partition("=")[::2] for item in given)
-        return {name.strip(): value or None for name, value in pairs.items()}
+        pairs = [(name.strip(), value or None) for name, _, value in (item.partition("=") for item in given)]
+        if twice := [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]:
+            raise ArgumentError(f"{field.flag}: {twice[0]} is given twice")
+        return dict(pairs)
     if field.kind in ("ahead", "ago") and (match := _DURATION.match(given)):
         span = timedelta(**{_UNITS[match[2]]: int(match[1])})
         return (now + span if field.kind == "ahead" else now - span).astimezone(UTC).isoformat()

@@ -73,6 +73,9 @@ def _action(visit: Visit) -> Action | Response:
         require(principal._replace(role=cast("AdminRole", role)), action.role)
     except ForbiddenError as error:
         return visit.page("problem.html", 403, title="Not for your role", detail=str(error))
+    given = visit.form if visit.request.method == "POST" else visit.request.query_params
+    if any("/" in given.get(name, "") for name in action.hidden if name != "target"):
+        return visit.page("problem.html", 404, title="Not found", detail="No name has a slash in it.")
     return action
 
 

@@ -193,6 +193,18 @@ async def test_a_form_from_elsewhere_does_nothing(api: httpx.AsyncClient) -> Non
     assert (await api.post("/console/do/shadow", data=fields, headers=headers)).status_code == 200
 
 
+async def test_names_with_signs_are_found_and_a_slash_leads_nowhere(api: httpx.AsyncClient) -> None:
+    page = await opened(api)
+    assert (await api.put("/v1/plans/free", json={})).is_success
+    assert (await api.put("/v1/plans/free/limits/hourly", json={"limit": 7, "window_s": 3600})).is_success
+    assert (await api.post("/v1/clients", json={"client": "org:a@b", "plan": "free"})).is_success
+    shown = await page.get("/developer?" + str(httpx.QueryParams({"client": "org:a@b"})))
+    assert "hourly" in shown.text
+    for action, query in (("override", "name=hourly"), ("client", ""), ("reset", ""), ("add-key", "")):
+        away = await page.get(f"/do/{action}?look=1&client=org:a@b/limits&{query}&limit=9")
+        assert (away.status_code, "slash" in away.text) == (404, True), action
+
+
 async def test_a_form_needs_the_token_of_its_own_session(api: httpx.AsyncClient) -> None:
     page, other = await opened(api), await opened(api)
     for csrf in ("", "0" * 64, "ä", await other.csrf()):

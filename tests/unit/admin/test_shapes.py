@@ -50,6 +50,7 @@ def test_durations_count_from_now_and_instants_stay() -> None:
     ("field", "given", "words"),
     [
         (Field("attributes", "", "pairs", option="attribute"), ["tier"], "--attribute: 'tier' is not NAME=VALUE"),
+        (Field("attributes", "", "pairs", option="attribute"), ["a=1", " a=2"], "--attribute: a is given twice"),
         (Field("window_s", "", "float"), float("nan"), "--window-s: must be a number"),
         (Field("since", "", "ago"), "yesterday", "--since: must be an instant such as .*, or a duration such as 12h"),
         (Field("expires_at", "", "ahead"), "2 h", "--expires-at: must be an instant such as .*, or a duration"),

@@ -36,7 +36,23 @@ def test_rates(text: str, rate: Rate) -> None:
     assert parse_rate(written) == rate
 
 
-@pytest.mark.parametrize("text", ["", "5", "5/", "/h", "5/y", "5/0s", "5/2month", "-5/h", "1.5/h", "5 k/h", "5/h/h"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "5",
+        "5/",
+        "/h",
+        "5/y",
+        "5/0s",
+        "5/2month",
+        "-5/h",
+        "1.5/h",
+        "5 k/h",
+        "5/h/h",
+        "\N{ARABIC-INDIC DIGIT FIVE}/h",
+    ],
+)
 def test_what_is_no_rate(text: str) -> None:
     with pytest.raises(ValueError, match=r"must|window|not one of"):
         parse_rate(text)
