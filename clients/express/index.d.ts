@@ -106,10 +106,10 @@ export interface RateLimitOptions<Req = any, Res = any> extends Partial<LimiterO
   /** The whole check, instead of `limitBy`, `keyGenerator`, `endpoint`, `cost` and `attributes`. */
   identify?: (request: Req, response: Res) => Eventually<Check>;
   /** The endpoint's name in the control plane; default: found by method and path. */
-  endpoint?: string | ((request: Req, response: Res) => string);
+  endpoint?: string | ((request: Req, response: Res) => Eventually<string>);
   /** Default 1, times the endpoint's own. */
-  cost?: number | ((request: Req, response: Res) => number);
-  attributes?: (request: Req, response: Res) => Record<string, string>;
+  cost?: number | ((request: Req, response: Res) => Eventually<number>);
+  attributes?: (request: Req, response: Res) => Eventually<Record<string, string>>;
   /** Requests that are not limited. */
   skip?: (request: Req, response: Res) => Eventually<boolean>;
   /** Answers what may not pass. Default: `decision.status` with `decision.problem`. */

@@ -34,16 +34,10 @@ function rateLimit(options) {
         next();
         return;
       }
-      const check = identify(request, response);
-      ask(check instanceof Promise ? await check : check);
+      limiter.ask(await identify(request, response), finish);
     } catch (error) {
       if (error instanceof RefusedError) finish(refusal(error.status, error.error, error.message));
       else next(error);
-    }
-
-    /** @param {Check} check */
-    function ask(check) {
-      limiter.ask(check, finish);
     }
 
     /** @param {Decision} told */
@@ -72,7 +66,7 @@ function rateLimit(options) {
  * The check of a request, as `limitBy`, `keyGenerator`, `endpoint`, `cost` and `attributes` say.
  *
  * @param {RateLimitOptions} options
- * @returns {(request: Request, response: Response) => Check | Promise<Check>}
+ * @returns {(request: Request, response: Response) => Promise<Check>}
  */
 function identifier({ limitBy = 'key', keyGenerator, endpoint, cost, attributes }) {
   const known = ['key', 'ip', 'client'].includes(limitBy) || (limitBy.startsWith(ATTRIBUTE) && limitBy !== ATTRIBUTE);
@@ -81,32 +75,24 @@ function identifier({ limitBy = 'key', keyGenerator, endpoint, cost, attributes 
     throw new TypeError(`limitBy ${limitBy} needs a keyGenerator`);
   }
 
-  /** @param {Request} request @param {Response} response @param {string | undefined} value */
-  const checkOf = (request, response, value) => {
+  return async (request, response) => {
+    const value = keyGenerator === undefined ? undefined : asText(await keyGenerator(request, response));
     /** @type {Check} */
     const check = { ip: addressOf(request) };
     if (endpoint === undefined) {
       check.method = request.method;
       check.path = pathOf(request);
-    } else check.endpoint = typeof endpoint === 'function' ? endpoint(request, response) : endpoint;
-    if (cost !== undefined) check.cost = typeof cost === 'function' ? cost(request, response) : cost;
-    if (attributes !== undefined) check.attributes = attributes(request, response);
+    } else check.endpoint = typeof endpoint === 'function' ? await endpoint(request, response) : endpoint;
+    if (cost !== undefined) check.cost = typeof cost === 'function' ? await cost(request, response) : cost;
+    if (attributes !== undefined) check.attributes = await attributes(request, response);
     if (limitBy === 'ip') check.ip = value ?? check.ip;
     else if (limitBy === 'client') check.client = value;
-    else if (limitBy === 'key') check.api_key = value;
+    else if (limitBy === 'key') check.api_key = keyGenerator === undefined ? keyOf(request) : value;
     else {
       check.api_key = keyOf(request);
       if (value !== undefined) check.attributes = { ...check.attributes, [limitBy.slice(ATTRIBUTE.length)]: value };
     }
     return check;
-  };
-  if (keyGenerator === undefined) {
-    return (request, response) => checkOf(request, response, limitBy === 'key' ? keyOf(request) : undefined);
-  }
-  return (request, response) => {
-    const value = keyGenerator(request, response);
-    if (value instanceof Promise) return value.then((told) => checkOf(request, response, asText(told)));
-    return checkOf(request, response, asText(value));
   };
 }
 

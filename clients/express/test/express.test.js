@@ -102,6 +102,20 @@ for (const version of ['express', 'express5']) {
       }
     });
 
+    test('endpoint, cost and attributes may be promised', async () => {
+      const tenants = await application({ attributes: async (req) => ({ tenant: req.get('x-tenant') }) });
+      const ask = (tenant) => get(`${tenants}/api/users`, { headers: { 'x-api-key': 'tg_tenants', 'x-tenant': tenant } });
+      const tenant = `t${used++}`;
+      const statuses = [];
+      for (const one of [tenant, tenant, `${tenant}x`]) statuses.push((await ask(one)).status);
+      assert.deepEqual(statuses, [200, 429, 200]);
+      const priced = await application({ endpoint: async () => 'export', cost: async () => 1 });
+      const answer = await get(`${priced}/api/users`, keyed(fresh()));
+      assert.deepEqual([answer.status, answer.headers['x-ratelimit-remaining']], [200, String(LIMIT - 2)]);
+      const failing = await application({ attributes: async () => { throw new Error('no tenant'); } });
+      assert.deepEqual(JSON.parse((await get(`${failing}/api/users`)).body), { thrown: 'no tenant' });
+    });
+
     test('skip, cost and a handler of one\'s own', async () => {
       const url = await application({
         skip: async (req) => req.path === '/health',

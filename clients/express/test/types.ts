@@ -20,6 +20,7 @@ app.get(
     keyGenerator: (req) => req.params.tenant,
     skip: async (req) => req.method === 'OPTIONS',
     cost: (req) => Number(req.query.size ?? 1),
+    attributes: async (req) => ({ tenant: req.params.tenant }),
     handler: (req, res, next, decision) => {
       res.status(decision.status).json(decision.problem);
     },
