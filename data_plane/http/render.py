@@ -272,6 +272,8 @@ def _message(verdict: Verdict, cause: LimitCause) -> str:
     window = limit.rule.calendar or f"{limit.window_s:g} s"
     name = f"Limit {limit.rule.name!r} of {limit.rule.limit} per {window}"
     match cause:
+        case "cost_above_limit" if not check.cost:
+            return f"{name} lets nothing pass here."
         case "cost_above_limit":
             return f"The cost of {check.cost} is above what limit {limit.rule.name!r} can ever hold."
         case "cannot_decide":

@@ -89,6 +89,15 @@ async def test_a_denial_consumes_nothing_and_peeking_neither(client):
     assert "retry-after" not in never.headers
 
 
+async def test_a_look_at_a_limit_of_nothing_says_so_and_not_that_its_cost_is_too_high(tmp_path, valkey_url):
+    values = [Plan(plan="anonymous", limits=(rule(1, "none", 0),))]
+    async with node_client(tmp_path, valkey_url, values) as client:
+        look = (await client.post("/v1/check", json={"cost": 0})).json()
+        asked = (await client.post("/v1/check", json={})).json()
+    assert (look["cause"], look["message"]) == ("cost_above_limit", "Limit 'none' of 0 per 3600 s lets nothing pass here.")
+    assert asked["message"] == "The cost of 1 is above what limit 'none' can ever hold."
+
+
 async def test_a_denial_says_how_much_is_left_where_something_is(client):
     assert (await client.post("/v1/check", json={"api_key": FREE, "cost": 4})).status_code == 200
     for cost, left in ((2, 1), (5, 1)):
