@@ -13,7 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 _PACKAGE: Final = "tidegate.rls"
 MESSAGES: Final = {
     "RateLimitRequest": ("1 string domain", "2 *Descriptor descriptors", "3 uint32 hits_addend"),
-    "Descriptor": ("1 *Entry entries", "3 UInt64Value hits_addend"),
+    "Descriptor": ("1 *Entry entries", "3 UInt64Value hits_addend", "4 bool is_negative_hits"),
     "Entry": ("1 string key", "2 string value"),
     "UInt64Value": ("1 uint64 value",),
     "RateLimitResponse": (
@@ -35,7 +35,7 @@ _TYPES: Final = {
     "string": FieldDescriptorProto.TYPE_STRING, "bytes": FieldDescriptorProto.TYPE_BYTES,
     "uint32": FieldDescriptorProto.TYPE_UINT32, "uint64": FieldDescriptorProto.TYPE_UINT64,
     "int32": FieldDescriptorProto.TYPE_INT32, "int64": FieldDescriptorProto.TYPE_INT64,
-    "enum": FieldDescriptorProto.TYPE_INT32,
+    "enum": FieldDescriptorProto.TYPE_INT32, "bool": FieldDescriptorProto.TYPE_BOOL,
 }  # fmt: skip
 
 OK, OVER_LIMIT = 1, 2

@@ -145,6 +145,8 @@ class RateLimitService:
         return template
 
     def _check(self, request: Any, descriptor: Any) -> Any:
+        if descriptor.is_negative_hits:
+            raise UnmappedError("is_negative_hits: hits are not given back")
         cost = descriptor.hits_addend.value if descriptor.HasField("hits_addend") else request.hits_addend or 1
         return self._mapping.check(request.domain, descriptor.entries, cost)
 

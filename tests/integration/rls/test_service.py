@@ -229,6 +229,21 @@ async def test_what_the_operator_got_wrong_is_an_error_that_says_it(asker):
         await asker.ask(ACME)
 
 
+async def test_hits_that_would_be_given_back_are_an_error_and_are_not_charged(asker):
+    """``is_negative_hits`` of Envoy 1.38 and later, which charged them."""
+    whole = RateLimitRequest(domain="edge")
+    for _ in range(2):
+        descriptor = whole.descriptors.add()
+        descriptor.entries.add(key="key", value="tg_acme")
+        descriptor.hits_addend.value = 2
+        descriptor.MergeFromString(b"\x20\x01")
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await asker.ask_raw(whole.SerializeToString())
+        assert failed.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "is_negative_hits" in failed.value.details()
+    assert (await asker.ask(ACME, own_hits=[0])).statuses[0].limit_remaining == 5
+
+
 async def test_without_limits_everything_passes(asker):
     response = await asker.ask({"generic_key": "export", "client": "acme"}, {"remote_address": "203.0.113.9"})
     assert response.overall_code == OK

@@ -34,6 +34,9 @@ def kind_of(field: FieldDescriptor) -> tuple[int, bool, str]:
 def test_every_field_is_as_in_the_original(name):
     ours = messages.message_type(name).DESCRIPTOR
     for field in ours.fields:
+        if field.name == "is_negative_hits":  # 4 of Envoy 1.38, which xds-protos does not have yet
+            assert field.number not in ORIGINALS[name].fields_by_number
+            continue
         original = ORIGINALS[name].fields_by_number[field.number]
         assert kind_of(field) == kind_of(original)
         if field.message_type is not None:
