@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from data_plane.config.limit_set import LimitSet
 from data_plane.decide.check_resolution import UnknownNameError
 from data_plane.decide.decider import Decider
 from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, Verdict
 from data_plane.http.caller import Headers
+from data_plane.store.packing import FIGURES, encode_check
 from data_plane.store.subjects import InvalidAddressError
 from tidegate.contract.decision import CheckRequest
 
@@ -36,10 +38,11 @@ class Result(NamedTuple):
 class _DescriptorCheck(PendingCheck):
     """The check of one of several descriptors, in one of two turns."""
 
-    __slots__ = (*CHECK_SLOTS, "index", "together")
+    __slots__ = (*CHECK_SLOTS, "index", "need", "together")
 
     index: int
     together: "Together"
+    need: "_Need | None"
 
     @property
     def request_id(self) -> str:
@@ -51,11 +54,41 @@ class _DescriptorCheck(PendingCheck):
         """The headers of the request."""
         return self.together.headers
 
+    def done(self, figures: Sequence[int], at: int, now_us: int, *, degraded: bool = False) -> None:
+        """The store has decided. Where it denied what all descriptors need, the other limits are as they were."""
+        own = figures[at : at + FIGURES * len(self.keys)]
+        if self.need is None:
+            self.together.figures[self.index] = own
+        elif self.need.limit_set is self.limit_set:  # else a revision has come meanwhile
+            own = self.need.without_others(own)
+        self.decider.answered(self, own, 0, now_us, degraded=degraded)
+
     def decided(self, result: Verdict | Refusal, now_us: int) -> None:
         """The result of this turn."""
         together = self.together
         del self.together  # breaks a reference cycle
         together.place(self.index, Result(result, now_us))
+
+
+class _Need(NamedTuple):
+    """What all descriptors together need of limits of one of them, which have less. The others have enough."""
+
+    limit_set: LimitSet
+    cost: int
+    """Of the descriptor, for at least as many units."""
+    units: int
+    places: Sequence[int]
+    peeked: Sequence[int]
+    """The figures of all limits before."""
+
+    def without_others(self, figures: Sequence[int]) -> Sequence[int]:
+        """The figures of a denial. Other limits have no part in it: they were asked for more than they must give."""
+        if all(figures[FIGURES * place + 2] >= 0 for place in self.places):
+            return figures
+        shown = list(self.peeked)
+        for place in self.places:
+            shown[FIGURES * place : FIGURES * (place + 1)] = figures[FIGURES * place : FIGURES * (place + 1)]
+        return shown
 
 
 class Together:
@@ -74,6 +107,8 @@ class Together:
     ) -> None:
         self.request_id = request_id
         self.headers = headers
+        self.figures: dict[int, Sequence[int]] = {}
+        """Of all limits of each descriptor, as it was peeked at."""
         self._decider = decider
         self._requests = requests
         self._done = done
@@ -83,7 +118,7 @@ class Together:
 
     def decide(self) -> None:
         """Peek at all descriptors, then take all or none."""
-        self._ask(dict.fromkeys(range(len(self._requests)), 0), self._take)
+        self._ask(dict.fromkeys(range(len(self._requests)), 0), {}, self._take)
 
     def place(self, index: int, result: Result) -> None:
         """Note a descriptor's result; the last one ends the turn."""
@@ -96,28 +131,34 @@ class Together:
         """All were peeked at. First ask for those that would be denied, as that takes nothing and tells their wait."""
         requests = self._requests
         needed = _needed(self._results, requests)
-        refused_at = {
-            index: _refused_at(self._results[index], request, needed) for index, request in enumerate(requests)
+        needs = {
+            index: need
+            for index, request in enumerate(requests)
+            if (need := _need(self._results[index], request, needed, self.figures.get(index, ()))) is not None
         }
-        unlikely = {index: cost for index, cost in refused_at.items() if cost is not None}
+        unlikely = {
+            index: needs[index].cost if index in needs else request.cost
+            for index, request in enumerate(requests)
+            if index in needs or not self._results[index].allowed
+        }
         others = {index: request.cost for index, request in enumerate(requests) if index not in unlikely}
         if not unlikely:
-            self._ask(others, self._end)
+            self._ask(others, {}, self._end)
             return
 
         def go_on() -> None:
             if others and all(self._results[index].allowed for index in unlikely):
-                self._ask(others, self._end)
+                self._ask(others, {}, self._end)
             else:
                 self._end()
 
-        self._ask(unlikely, go_on)
+        self._ask(unlikely, needs, go_on)
 
     def _end(self) -> None:
         self._done([self._results[index] for index in range(len(self._requests))])
 
-    def _ask(self, costs: Mapping[int, int], then: Callable[[], None]) -> None:
-        """Check these descriptors at these costs; call ``then`` once all are answered."""
+    def _ask(self, costs: Mapping[int, int], needs: Mapping[int, _Need], then: Callable[[], None]) -> None:
+        """Check these descriptors at these costs, or for these needs; call ``then`` once all are answered."""
         self._missing = len(costs)
         self._then = then
         decider = self._decider
@@ -126,10 +167,13 @@ class Together:
         for index, cost in costs.items():
             check = _DescriptorCheck()
             check.index, check.together, check.decider = index, self, decider
+            check.need = need = needs.get(index)
             check.request = msgspec.structs.replace(self._requests[index], cost=cost)
             check.asked_us = decider.now_us()
             try:
                 if decider.make_ready(check):
+                    if need is not None and check.limit_set.gate_pass is None:
+                        check.cost, check.packed = need.units, encode_check(need.units, check.params)
                     ready.append(check)
             except (UnknownNameError, InvalidAddressError) as error:
                 wrong.append((index, Result(error, check.asked_us)))
@@ -150,19 +194,23 @@ def _needed(peeked: Mapping[int, Result], requests: Sequence[CheckRequest]) -> C
     return needed
 
 
-def _refused_at(peeked: Result, request: CheckRequest, needed: Counter[bytes]) -> int | None:
-    """A cost at which the descriptor is denied as all together would be; ``None`` if all would pass."""
+def _need(peeked: Result, request: CheckRequest, needed: Counter[bytes], figures: Sequence[int]) -> _Need | None:
+    """Why a descriptor that would pass is denied all the same: limits that all together need most of, and have less."""
     answer = peeked.answer
-    if not isinstance(answer, Verdict) or not answer.allowed:
-        return request.cost
-    limit_set = answer.check.limit_set
-    if not request.cost * limit_set.unit_cost:
+    if not isinstance(answer, Verdict) or not answer.allowed or not request.cost * answer.check.limit_set.unit_cost:
         return None
-    short = [
-        needed[key]
-        for key, limit, outcome in zip(answer.check.keys, limit_set.limits, answer.outcomes, strict=True)
+    check = answer.check
+    short = {
+        place: needed[key]
+        for place, (key, limit, outcome) in enumerate(
+            zip(check.keys, check.limit_set.limits, answer.outcomes, strict=True)
+        )
         if needed[key] > outcome.remaining
         and not limit.rule.shadow
         and not (answer.degraded and limit.rule.on_store_failure == "open")
-    ]
-    return -(-max(short) // limit_set.unit_cost) if short else None
+    }
+    if not short:
+        return None
+    units = max(short.values())
+    cost = -(-units // check.limit_set.unit_cost)
+    return _Need(check.limit_set, cost, units, [place for place, need in short.items() if need == units], figures)

@@ -171,6 +171,26 @@ async def test_descriptors_that_meet_the_same_limit_are_taken_together_or_not_at
     assert (await asker.ask(ACME)).overall_code == OK, "the fifth was not taken by a request that was denied"
 
 
+async def test_what_descriptors_need_together_is_asked_of_the_limits_that_they_share_alone(asker):
+    """The hourly limit of each was said to hold too little for both, for ever."""
+    for nth in range(22):
+        assert (await asker.ask({"remote_address": f"203.0.113.{nth}", "tenant": f"t{nth}"}, hits=2)).overall_code == OK
+    assert (await asker.ask(ACME)).overall_code == OK  # of its limit four are left, of that of all five
+    denied = await asker.ask(ACME, {"remote_address": "203.0.113.99", "tenant": "t99"}, own_hits=[4, 2])
+    problem = json.loads(denied.raw_body)
+    assert [status.current_limit.name for status in denied.statuses] == ["all", "all"]
+    assert (problem["violated-policies"], problem["cause"]) == (["all"], "too_few_left")
+    assert int(headers_of(denied)["retry-after"]) == problem["retry_after"] > 0
+    assert headers_of(denied)["ratelimit"].startswith('"hourly";r=4;t=')
+
+
+async def test_descriptors_of_unlike_costs_ask_for_what_they_need_together_and_no_more(asker):
+    assert (await asker.ask(ACME, hits=2)).overall_code == OK
+    problem = json.loads((await asker.ask(ACME | {"generic_key": "export"}, ACME)).raw_body)
+    assert problem["message"] == "Limit 'hourly' of 5 per 3600 s has 3 left, 4 asked."
+    assert problem["retry_after"] > 0
+
+
 async def test_each_descriptor_may_have_its_own_hits(asker):
     response = await asker.ask(ACME, {"tenant": "t2"}, hits=1, own_hits=[3])
     assert response.overall_code == OK
