@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import fastapi
+import flask
 import httpx
 from fastapi import FastAPI, HTTPException
 from flask import Flask
@@ -83,6 +84,56 @@ def test_async_views_of_flask_are_limited(start_node):
 
         response = app.test_client().get("/users/3", headers=KEY)
         assert (response.get_json(), response.headers["X-RateLimit-Remaining"]) == ({"id": 3}, "4")
+
+
+async def test_functions_of_the_application_may_be_async(start_node):
+    """A coroutine is true: an async ``skip`` let everything through unasked."""
+    node = start_node(config(5))
+
+    async def skip(scope):
+        return scope["path"] == "/skipped"
+
+    async def identify(scope):
+        return Check(api_key="tg_acme", method=scope["method"], path=scope["path"])
+
+    async def cost(_scope):
+        return 2
+
+    async with AsyncTidegate(options(node.url)) as limiter:
+        app, routes = FastAPI(), FastAPI()
+
+        @app.get("/skipped")
+        @app.get("/asked")
+        async def anything() -> None: ...
+
+        for path in ("/skipped", "/asked"):
+            routes.get(path)(asgi.rate_limit(limiter, skip=skip, identify=identify)(anything))
+        whole = asgi.TidegateMiddleware(app, limiter, skip=skip, identify=identify, cost=cost)
+        for served, remaining in ((whole, "3"), (routes, "2")):
+            async with browser(served) as client:
+                assert "x-ratelimit-remaining" not in (await client.get("/skipped")).headers
+                assert (await client.get("/asked")).headers["x-ratelimit-remaining"] == remaining
+
+
+def test_an_async_skip_of_flask_is_asked(start_node):
+    node = start_node(config(5))
+    app = AsyncFlask("app")
+
+    async def skip():
+        return flask.request.path == "/skipped"
+
+    with Tidegate(options(node.url)) as limiter:
+        wsgi.TidegateFlask(app, limiter, skip=skip)
+
+        @app.get("/skipped")
+        @app.get("/asked")
+        @wsgi.rate_limit(limiter, skip=skip)
+        def anything() -> str:
+            return "ok"
+
+        client = app.test_client()
+        assert "x-ratelimit-remaining" not in client.get("/skipped", headers=KEY).headers
+        assert client.get("/asked", headers=KEY).headers["x-ratelimit-remaining"] == "3"
 
 
 async def test_a_handler_of_ones_own_keeps_the_headers(start_node):

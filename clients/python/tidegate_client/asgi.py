@@ -17,8 +17,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Identify = Callable[[Scope], Check]
-Skip = Callable[[Scope], bool]
+Identify = Callable[[Scope], Check | Awaitable[Check]]
+Skip = Callable[[Scope], bool | Awaitable[bool]]
+Cost = Callable[[Scope], int | Awaitable[int]]
 OnDenied = Callable[[Scope, Receive, Send, Decision], Awaitable[None]]
 
 
@@ -43,14 +44,15 @@ async def answer_denied(scope: Scope, receive: Receive, send: Send, decision: De
 
 
 class TidegateMiddleware:
-    """Asks before every HTTP request. ``identify`` makes the check, ``skip`` lets requests through unasked.
+    """Asks before every HTTP request. ``identify`` makes the check, ``skip`` lets requests through unasked; both, and
+    ``cost``, may be ``async``.
 
     The application finds the decision in ``scope["tidegate"]``. Whoever made ``limiter`` closes it.
     """
 
     def __init__(
         self, app: App, limiter: AsyncTidegate, *, identify: Identify = by_key_and_route, skip: Skip | None = None,
-        on_denied: OnDenied = answer_denied, cost: Callable[[Scope], int] | None = None,
+        on_denied: OnDenied = answer_denied, cost: Cost | None = None,
     ) -> None:  # fmt: skip
         self._app = app
         self._limiter = limiter
@@ -61,10 +63,10 @@ class TidegateMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http" or (self._skip is not None and self._skip(scope)):
+        if scope["type"] != "http" or (self._skip is not None and await _told(self._skip(scope))):
             await self._app(scope, receive, send)
             return
-        cost = 1 if self._cost is None else self._cost(scope)
+        cost = 1 if self._cost is None else await _told(self._cost(scope))
         decision = await _decide(self._limiter, self._identify, scope, None, cost)
         lines = [(name.lower().encode(), value.encode()) for name, value in decision.headers().items()]
 
@@ -97,8 +99,7 @@ def rate_limit(
     async def denied(request: Any, decision: Decision) -> Any:
         if on_denied is None:
             return JSONResponse(decision.problem(), decision.status, media_type="application/problem+json")
-        answer = on_denied(request, decision)
-        return await answer if inspect.isawaitable(answer) else answer
+        return await _told(on_denied(request, decision))
 
     fixed = {"cost"} if endpoint is None else {"cost", "endpoint"}
 
@@ -121,7 +122,7 @@ def rate_limit(
                 kwargs.pop(added, None)
             if request is None:
                 raise TypeError("rate_limit: the route gets no Request")
-            if skip is not None and skip(request.scope):
+            if skip is not None and await _told(skip(request.scope)):
                 return await call(*args, **kwargs)
             decision = await _decide(limiter, identify, request.scope, endpoint, cost, fixed)
             if decision.allowed:
@@ -145,6 +146,11 @@ def rate_limit(
     return decorate
 
 
+async def _told(answer: Any) -> Any:
+    """What a function of the application answered, ``async`` or not."""
+    return await answer if inspect.isawaitable(answer) else answer
+
+
 async def _decide(
     limiter: AsyncTidegate,
     identify: Identify,
@@ -158,7 +164,7 @@ async def _decide(
     What is wrong in the members that the application has ``fixed`` follows the fail policy.
     """
     try:
-        check = identify(scope)
+        check = await _told(identify(scope))
         if endpoint is not None:
             check = check._replace(method=None, path=None, endpoint=endpoint)
         return await limiter.decide(check, cost)

@@ -50,7 +50,7 @@ class TidegateFlask:
         app.before_request(self._before)
 
     def _before(self) -> Any:
-        if self._skip is not None and self._skip():
+        if self._skip is not None and current_app.ensure_sync(self._skip)():
             return None
         cost = 1 if self._cost is None else self._cost()
         return _ask(self._limiter, self._identify, None, cost, self._on_denied)
@@ -69,7 +69,7 @@ def rate_limit(
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
         def limited(*args: Any, **kwargs: Any) -> Any:
-            if skip is None or not skip():
+            if skip is None or not current_app.ensure_sync(skip)():
                 denied = _ask(limiter, identify, endpoint, cost, on_denied, fixed)
                 if denied is not None:
                     return denied
