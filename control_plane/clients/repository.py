@@ -228,6 +228,12 @@ async def ended_keys(session: AsyncSession, now: datetime, count: int) -> Sequen
     ).all()
 
 
+async def ended_of(session: AsyncSession, hashes: Sequence[str]) -> Sequence[KeyRow]:
+    """Those of the keys with these hashes that have ended."""
+    query = select(KeyRow).where(KeyRow.sha256 == func.any(list(hashes)), KeyRow.expires_at <= func.now())
+    return (await session.scalars(query.order_by(KeyRow.key_id))).all()
+
+
 async def any_ended(session: AsyncSession, now: datetime) -> bool:
     """Whether a key or an override has ended at ``now``."""
     ended = or_(exists().where(OverrideRow.expires_at <= now), exists().where(KeyRow.expires_at <= now))

@@ -104,7 +104,13 @@ class Overrides(Resource[OverrideRow, OverrideReplace, OverrideView]):
 
     def record(self, write: ConfigWrite, name: str, before: BaseModel | None, row: OverrideRow | None) -> None:  # noqa: ARG002  # the client says it all
         """Record the client as a whole."""
-        write.record("client", self._client.client, self._before, to_record(self._client))
+        after = to_record(self._client)
+        write.record("client", self._client.client, self._before, after)
+        self._before = after
+
+    def ended(self, row: OverrideRow, now: datetime) -> bool:
+        """Whether the override is over, and nothing of it follows."""
+        return row.expires_at is not None and row.expires_at <= now and row.then_limit is None
 
     def view(self, row: OverrideRow) -> OverrideView:
         """Show an override."""

@@ -9,8 +9,7 @@ from control_plane.clients import repository as clients
 from control_plane.clients.service import end_overrides, publish, to_record
 from control_plane.credentials.keys import service as keys
 from control_plane.credentials.tokens import repository as tokens
-from control_plane.credentials.tokens.service import forget_previous
-from control_plane.credentials.tokens.service import view as token_view
+from control_plane.credentials.tokens import service as token_service
 from control_plane.database import Database
 from control_plane.enforcement import repository as enforcement
 from control_plane.enforcement.models import EnforcementRow
@@ -18,7 +17,6 @@ from control_plane.enforcement.service import EnforcementOverrides
 from control_plane.errors import ConflictError
 from control_plane.jobs.registry import Job
 from control_plane.orm import present
-from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 
 EVERY_S = 30.0
@@ -102,15 +100,12 @@ async def _keys(write: ConfigWrite, now: datetime) -> int:
 async def _tokens(write: ConfigWrite, now: datetime) -> int:
     rows = await tokens.ended(write.session, now, A_WRITE)
     for row in rows:
-        before = token_view(row)
-        forget_previous(write, row)
-        if row.expires_at is not None and row.expires_at <= now:
-            row.revoked_at = now
-            if row.role == "gateway":
-                write.withdraw(DocumentKey("gateway", row.name))
-            write.record("token", row.token_id, before, None, "revoke")
+        if token_service.has_expired(row, now):
+            token_service.expire(write, row, now)
         else:
-            write.record("token", row.token_id, before, token_view(row))
+            before = token_service.view(row)
+            token_service.forget_previous(write, row)
+            write.record("token", row.token_id, before, token_service.view(row))
     return len(rows)
 
 

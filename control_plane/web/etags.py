@@ -29,6 +29,11 @@ class Preconditions:
         self._if_none_match = if_none_match
         self._checked = False
 
+    @property
+    def creates(self) -> bool:
+        """Whether only something new may be written."""
+        return self._if_none_match is not None and self._if_none_match.strip() == "*"
+
     def check(self, current: BaseModel | None) -> None:
         """Raise :class:`PreconditionFailedError` unless they hold for ``current`` (``None``: does not exist)."""
         self.check_tag(None if current is None else etag_of(current))

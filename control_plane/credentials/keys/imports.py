@@ -7,7 +7,7 @@ from control_plane.clients.models import KeyRow
 from control_plane.clients.repository import clients
 from control_plane.credentials.keys import repository
 from control_plane.credentials.keys.schemas import KeyImport
-from control_plane.credentials.keys.service import key_document, looks_random, view
+from control_plane.credentials.keys.service import key_document, looks_random, make_room, view
 from control_plane.errors import FieldError
 from control_plane.orm import shown_prefix
 from control_plane.publishing.writer import ConfigWrite
@@ -19,6 +19,7 @@ def store_keys(new_id: Callable[[], str]) -> Store:
 
     async def store(write: ConfigWrite, part: Sequence[Numbered[KeyImport]], tally: Tally) -> None:
         hashes = [item.line.secret_sha256 or secret_sha256(item.line.secret or "") for item in part]
+        await make_room(write, hashes)
         owners = await repository.owners(write.session, hashes)
         known = await clients.existing(write.session, {item.line.client for item in part})
         rows = []

@@ -1,5 +1,7 @@
 """What can be done with keys: made or taken in, shown without their secret, revoked."""
 
+from collections.abc import Sequence
+
 from control_plane.clients import repository
 from control_plane.clients.models import KeyRow
 from control_plane.credentials.keys.schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
@@ -46,6 +48,7 @@ async def create(write: ConfigWrite, client: str, body: KeyCreate, *, key_id: st
     if body.secret is not None and not looks_random(body.secret):
         raise InvalidError([FieldError("secret", "does not look random: it needs at least 128 random bits")])
     sha256 = body.secret_sha256 or secret_sha256(secret or "")
+    await make_room(write, [sha256])
     if await repository.key_by_secret(write.session, sha256) is not None:
         raise ConflictError("This secret is a key already.")
     row = KeyRow(
@@ -114,6 +117,13 @@ async def take_away(write: ConfigWrite, row: KeyRow) -> None:
     await write.session.delete(row)
     write.record("key", f"{row.client}/{row.key_id}", view(row), None, "revoke")
     write.withdraw(DocumentKey("key", row.sha256))
+
+
+async def make_room(write: ConfigWrite, hashes: Sequence[str]) -> None:
+    """Delete those of these keys that have expired: their job may not have come yet."""
+    for row in await repository.ended_of(write.session, hashes):
+        await take_away(write, row)
+    await write.session.flush()
 
 
 def missing(client: str, key_id: str) -> NotFoundError:

@@ -14,6 +14,7 @@ from control_plane.credentials.tokens.schemas import Dialect, TokenCreate, Token
 from control_plane.database import Database
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits.service import Plans
+from control_plane.orm import present
 from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
@@ -49,7 +50,12 @@ def _role_of(row: Token) -> dict[str, Any]:
 
 async def create(write: ConfigWrite, body: TokenCreate, *, token_id: str, random: bytes) -> TokenCreated:
     """Issue a token from 32 random bytes; a gateway's goes to the nodes as its hash."""
-    if await repository.live_by_name.find(write.session, body.name) is not None:
+    namesake = await repository.live_by_name.find(write.session, body.name)
+    now = await present(write.session)
+    if namesake is not None and has_expired(namesake, now):  # its job may not have come yet
+        expire(write, namesake, now)
+        await write.session.flush()
+    elif namesake is not None:
         raise ConflictError(f"There is a token named {body.name} already.")
     known = await Plans.rows.existing(write.session, body.plans)
     unknown = [(place, plan) for place, plan in enumerate(body.plans) if plan not in known]
@@ -111,6 +117,21 @@ def forget_previous(write: ConfigWrite, row: Token) -> None:
     row.previous_sha256 = row.previous_expires_at = None
     if row.role == "gateway":
         write.withdraw(_previous(row))
+
+
+def has_expired(row: Token, now: datetime) -> bool:
+    """Whether the token has expired."""
+    return row.expires_at is not None and row.expires_at <= now
+
+
+def expire(write: ConfigWrite, row: Token, now: datetime) -> None:
+    """Revoke a token that has expired."""
+    before = view(row)
+    forget_previous(write, row)
+    row.revoked_at = now
+    if row.role == "gateway":
+        write.withdraw(DocumentKey("gateway", row.name))
+    write.record("token", row.token_id, before, None, "revoke")
 
 
 def _previous(row: Token) -> DocumentKey:

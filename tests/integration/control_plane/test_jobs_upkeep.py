@@ -53,6 +53,47 @@ async def test_what_expired_goes_for_good(api: httpx.AsyncClient, sql: Sql) -> N
     assert (await run_job(api, "drift-check"))["last_outcome"] == "done"
 
 
+async def test_what_expired_leaves_its_name_before_the_job_comes(api: httpx.AsyncClient, sql: Sql) -> None:
+    await api.put("/v1/plans/free", json={"limits": [HOURLY]})
+    for client in ("acme", "globex"):
+        await api.put(f"/v1/clients/{client}", json={"plan": "free"})
+    soon = {"expires_at": FUTURE}
+    anew: dict[str, dict[str, Any]] = {
+        "blocks": {"block": "scanner", "ip": "192.0.2.0/24"},
+        "tokens": {"name": "gate", "role": "gateway"},
+        "clients/globex/keys": {"secret_sha256": "1" * 64},
+    }
+    only_new = {"If-None-Match": "*"}
+    put: dict[str, dict[str, Any]] = {
+        "clients/acme/overrides/hourly": {"limit": 5}, "enforcement/free/hourly": {"mode": "shadow"},
+        "blocks/other": {"ip": "192.0.2.1"},
+    }  # fmt: skip
+    imported = b'{"client": "acme", "secret_sha256": "%s"}\n' % (b"2" * 64)
+    for path, body in (anew | {"clients/acme/keys": {"secret_sha256": "1" * 64}}).items():
+        if path != "clients/globex/keys":
+            assert (await api.post(f"/v1/{path}", json=body | soon)).status_code == 201
+            assert (await api.post(f"/v1/{path}", json=body)).status_code == 409
+    assert (await api.post("/v1/clients/acme/keys", json={"secret_sha256": "2" * 64} | soon)).status_code == 201
+    for path, body in put.items():
+        assert (await api.put(f"/v1/{path}", json=body | soon, headers=only_new)).status_code == 201
+        assert (await api.put(f"/v1/{path}", json=body, headers=only_new)).status_code == 412
+    for table in ("blocks", "tokens", "keys", "overrides", "enforcement"):
+        sql(f"UPDATE {table} SET expires_at = now() - interval '1 second' WHERE expires_at IS NOT NULL")
+    for path, body in anew.items():
+        made = await api.post(f"/v1/{path}", json=body)
+        assert made.status_code == 201, made.text
+        assert made.json()["expires_at"] is None
+    for path, body in put.items():
+        made = await api.put(f"/v1/{path}", json=body, headers=only_new)
+        assert made.status_code == 201, made.text
+        assert made.json()["expires_at"] is None
+    assert (await api.post("/v1/keys/import", content=imported)).json()["made"] == 1
+    actions = [item["action"] for item in (await api.get("/v1/audit", params={"resource": "block"})).json()["items"]]
+    assert actions == ["create", "delete", "create", "delete", "create", "create"]
+    assert (await run_job(api, "expiry"))["last_detail"] == "Nothing had expired."
+    assert (await run_job(api, "drift-check"))["last_outcome"] == "done"
+
+
 async def test_old_history_goes_and_nodes_that_miss_it_get_a_snapshot(
     make_settings: Callable[..., Settings], sql: Sql
 ) -> None:
