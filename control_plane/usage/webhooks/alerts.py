@@ -27,10 +27,14 @@ async def find_alerts(database: Database, now: datetime) -> int:
     async with database.read() as session:
         webhooks = await repository.enabled(session)
         found = await _found(session, webhooks, now) if webhooks else []
+    made_at = {webhook.webhook: webhook.created_at for webhook in webhooks}
     new = 0
     for part in chunks(found, ALERTS_A_STATEMENT):
         async with database.transaction() as session:
-            new += await repository.add_messages(session, part)
+            # the look took a while: what was deleted meanwhile must leave nothing to one of the same name
+            standing = await repository.hold(session, made_at)
+            told = [message for message in part if message["webhook"] in standing]
+            new += await repository.add_messages(session, told) if told else 0
     return new
 
 

@@ -1,6 +1,7 @@
 """Queries on webhooks and their messages."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, delete, func, select, update
@@ -28,6 +29,15 @@ def messages_of(webhook: str) -> NamedRows[UsageAlert]:
 async def enabled(session: AsyncSession) -> Sequence[UsageWebhookRow]:
     """Webhooks that get alerts."""
     return (await session.scalars(select(UsageWebhookRow).where(UsageWebhookRow.enabled))).all()
+
+
+async def hold(session: AsyncSession, made_at: Mapping[str, datetime]) -> set[str]:
+    """Those of these webhooks, by when they were made, that there still are; none is deleted before this ends."""
+    query = select(UsageWebhookRow.webhook, UsageWebhookRow.created_at).where(
+        UsageWebhookRow.webhook.in_(list(made_at))
+    )
+    rows = await session.execute(query.order_by(UsageWebhookRow.webhook).with_for_update(key_share=True, read=True))
+    return {webhook for webhook, created_at in rows if created_at == made_at[webhook]}
 
 
 async def add_messages(session: AsyncSession, messages: Sequence[dict[str, object]]) -> int:

@@ -55,8 +55,9 @@ class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
 
     async def remove(self, write: ConfigWrite, row: UsageWebhookRow) -> None:
         """Delete a webhook with its messages."""
-        await repository.delete_messages(write.session, row.webhook)
         await write.session.delete(row)
+        await write.session.flush()  # first, so that nobody adds messages behind the next line
+        await repository.delete_messages(write.session, row.webhook)
 
 
 def delivery_view(row: UsageAlert) -> DeliveryView:

@@ -6,7 +6,7 @@ import hmac
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
@@ -15,6 +15,8 @@ import pytest
 
 from control_plane.database import Database
 from control_plane.settings import Settings
+from control_plane.usage import near_limit_repository
+from control_plane.usage.near_limit_repository import Near
 from control_plane.usage.webhooks import jobs as delivery
 from control_plane.usage.webhooks.addresses import all_public, host_of, url_fault
 from control_plane.usage.webhooks.alerts import find_alerts
@@ -393,6 +395,38 @@ async def test_one_whose_plan_or_client_is_gone_tells_nothing_and_can_be_disable
         for wrong in ({"plan": "none"}, {"client": "none"}):
             refused = await served.admin.put(f"/v1/usage-webhooks/{name}", json={**body, **wrong})
             assert [error["field"] for error in refused.json()["errors"]] == list(wrong)
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_one_that_is_deleted_during_a_look_leaves_nothing_to_its_namesake(
+    served: RunningControlPlane, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, *, again: bool
+) -> None:
+    url = make_settings().database_url.get_secret_value()
+    database = Database(url, connect_timeout_s=5, command_timeout_s=5, pool_size=2)
+    hook = {"url": "https://example.com/", "thresholds": [0.5]}
+    (await served.admin.put("/v1/plans/other", json={})).raise_for_status()
+    for name in ("ops", "stays"):
+        (await served.admin.put(f"/v1/usage-webhooks/{name}", json=hook)).raise_for_status()
+    await ship(served, batch(1, cell(allowed=50)))
+    near = near_limit_repository.near
+
+    async def slow(*looked_for: Any) -> Sequence[Near]:
+        found = await near(*looked_for)
+        if (await served.admin.delete("/v1/usage-webhooks/ops")).status_code == 204 and again:
+            (await served.admin.put("/v1/usage-webhooks/ops", json={**hook, "plan": "other"})).raise_for_status()
+        return found
+
+    monkeypatch.setattr(near_limit_repository, "near", slow)
+    try:
+        assert await find_alerts(database, datetime.now(UTC)) == 1
+    finally:
+        await database.close()
+    monkeypatch.undo()
+    if not again:
+        (await served.admin.put("/v1/usage-webhooks/ops", json={**hook, "plan": "other"})).raise_for_status()
+    assert await deliveries(served) == []
+    told = (await served.admin.get("/v1/usage-webhooks/stays/deliveries")).json()["items"]
+    assert [one["client"] for one in told] == ["acme"]
 
 
 async def test_names_what_is_wrong_with_a_webhook(served: RunningControlPlane) -> None:
