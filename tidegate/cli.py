@@ -212,6 +212,7 @@ def signing_key(
 
 @app.command()
 def check(
+    context: typer.Context,
     *,
     api_key: Annotated[
         str | None, typer.Option(envvar="TIDEGATE_API_KEY", callback=utf8_text, help="The caller's key.")
@@ -237,6 +238,9 @@ def check(
     """
     from tidegate.check import ask, show
 
+    source = context.get_parameter_source("api_key")
+    if client is not None and source is not None and source.name == "ENVIRONMENT":
+        api_key = None  # what was typed is meant
     question = {
         "api_key": api_key,
         "client": client,

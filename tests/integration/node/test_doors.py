@@ -1,10 +1,13 @@
 """Both doors, the lane and the FastAPI routes, give the same answers on a real store."""
 
 import asyncio
+import json
 
 import pytest
+from typer.testing import CliRunner
 
 from testing.node import GATEWAY_TOKEN, key_of, node_client, rule
+from tidegate.cli import app
 from tidegate.contract.config import Client, Endpoint, Gateway, Plan
 from tidegate.contract.credentials import secret_sha256
 
@@ -94,8 +97,24 @@ async def test_a_look_at_a_limit_of_nothing_says_so_and_not_that_its_cost_is_too
     async with node_client(tmp_path, valkey_url, values) as client:
         look = (await client.post("/v1/check", json={"cost": 0})).json()
         asked = (await client.post("/v1/check", json={})).json()
-    assert (look["cause"], look["message"]) == ("cost_above_limit", "Limit 'none' of 0 per 3600 s lets nothing pass here.")
+    assert (look["cause"], look["message"]) == (
+        "cost_above_limit",
+        "Limit 'none' of 0 per 3600 s lets nothing pass here.",
+    )
     assert asked["message"] == "The cost of 1 is above what limit 'none' can ever hold."
+
+
+async def test_a_client_that_was_typed_is_asked_for_whatever_key_the_environment_has(tmp_path, valkey_url):
+    async with node_client(tmp_path, valkey_url, CONFIG) as client:
+        asked = ["check", "--json", "--url", str(client.base_url), "--client", "globex"]
+        env = {"TIDEGATE_API_KEY": FREE}
+        answers = [
+            await asyncio.to_thread(CliRunner().invoke, app, [*asked, *typed], env=env)
+            for typed in ([], ["--api-key", FREE])
+        ]
+    assert [answer.exit_code for answer in answers] == [0, 2]
+    assert json.loads(answers[0].output)["client"] == "globex"
+    assert "give one of them" in answers[1].output
 
 
 async def test_a_denial_says_how_much_is_left_where_something_is(client):
