@@ -1,6 +1,6 @@
 """Queries on webhooks and their messages."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -31,11 +31,9 @@ async def enabled(session: AsyncSession) -> Sequence[UsageWebhookRow]:
     return (await session.scalars(select(UsageWebhookRow).where(UsageWebhookRow.enabled))).all()
 
 
-async def hold(session: AsyncSession, made_at: Mapping[str, datetime]) -> set[str]:
-    """Those of these webhooks, by when they were made, that there still are; none is deleted before this ends."""
-    query = select(UsageWebhookRow.webhook, UsageWebhookRow.created_at).where(
-        UsageWebhookRow.webhook.in_(list(made_at))
-    )
+async def hold(session: AsyncSession, names: Collection[str], made_at: Mapping[str, datetime]) -> set[str]:
+    """Those of these webhooks that there still are, made when ``made_at`` says; none is deleted before this ends."""
+    query = select(UsageWebhookRow.webhook, UsageWebhookRow.created_at).where(UsageWebhookRow.webhook.in_(list(names)))
     rows = await session.execute(query.order_by(UsageWebhookRow.webhook).with_for_update(key_share=True, read=True))
     return {webhook for webhook, created_at in rows if created_at == made_at[webhook]}
 
