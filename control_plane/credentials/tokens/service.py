@@ -77,7 +77,7 @@ async def create(write: ConfigWrite, body: TokenCreate, *, token_id: str, random
 async def rotate(write: ConfigWrite, token_id: str, rotation: Rotation, preconditions: Preconditions) -> TokenCreated:
     """Give a token another secret; the one before it works as long as the rotation says."""
     row = await repository.live.find(write.session, token_id)
-    if row is None:
+    if row is None or has_expired(row, await present(write.session)):
         raise missing(token_id)
     secret = rotate_secret(
         write,

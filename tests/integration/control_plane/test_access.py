@@ -124,6 +124,8 @@ async def test_tokens_expire_and_are_revoked(
     moved = f"UPDATE tokens SET expires_at = now() - interval '1 second' WHERE token_id = '{brief['token_id']}'"
     await asyncio.to_thread(postgres_server.execute, moved, database=database_name)
     assert (await api.get("/v1/plans", headers=bearer(brief["secret"]))).status_code == 401
+    # a new secret would not work either
+    assert (await api.post(f"/v1/tokens/{brief['token_id']}/rotate", json={})).status_code == 404
 
     made = (await api.post("/v1/tokens", json={"name": "ops", "role": "admin"})).json()
     listed = await api.get("/v1/tokens")
