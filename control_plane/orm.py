@@ -101,6 +101,11 @@ async def present(session: AsyncSession) -> datetime:
     return (await session.execute(select(func.now()))).scalar_one()
 
 
+def has_ended(expires_at: datetime | None, now: datetime) -> bool:
+    """Whether something that expires then, or never, has ended at ``now``."""
+    return expires_at is not None and expires_at <= now
+
+
 async def bound_statements(session: AsyncSession, most_s: float) -> None:
     """Bound every statement of this transaction."""
     bound = text("SELECT set_config('statement_timeout', :ms, true)")

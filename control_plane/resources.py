@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
-from control_plane.orm import Base, present
+from control_plane.orm import Base, has_ended, present
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
 from control_plane.web.fields import Body, View
@@ -59,9 +59,9 @@ class Resource(ABC, Generic[Row, Input, Shown]):
         """A row in the audit log: all that is needed to write it again."""
         return self.view(row)
 
-    def ended(self, row: Row, now: datetime) -> bool:  # noqa: ARG002  most have no end
-        """Whether the time of a row is over."""
-        return False
+    def ended(self, row: Row, now: datetime) -> bool:
+        """Whether a row has expired; most never do."""
+        return has_ended(getattr(row, "expires_at", None), now)
 
     def record(self, write: ConfigWrite, name: str, before: BaseModel | None, row: Row | None) -> None:
         """Record a change in the audit log. A part of another resource records that resource."""
@@ -88,7 +88,7 @@ class Resource(ABC, Generic[Row, Input, Shown]):
 
     async def create(self, write: ConfigWrite, name: str, body: Input) -> Shown:
         """Create a resource whose name is free."""
-        if await self._standing(write, name) is not None:
+        if await self._unless_ended(write, name) is not None:
             raise ConflictError(f"There is a {self.noun} named {name} already.")
         row = await self.save(write, name, body, None)
         self.record(write, name, None, row)
@@ -98,20 +98,19 @@ class Resource(ABC, Generic[Row, Input, Shown]):
         self, write: ConfigWrite, name: str, body: Input, preconditions: Preconditions
     ) -> tuple[Shown, bool]:
         """Create or replace a resource. Returns whether it was created."""
-        find = self._standing if preconditions.creates else self._found
-        current = await find(write, name)
+        if preconditions.creates:
+            current = await self._unless_ended(write, name)
+        else:
+            current = await self.rows.find(write.session, name)
         preconditions.check(None if current is None else self.view(current))
         before = None if current is None else self.audited(current)
         row = await self.save(write, name, body, current)
         self.record(write, name, before, row)
         return self.view(row), current is None
 
-    async def _found(self, write: ConfigWrite, name: str) -> Row | None:
-        return await self.rows.find(write.session, name)
-
-    async def _standing(self, write: ConfigWrite, name: str) -> Row | None:
-        """The row of that name. One that has ended goes, as its job may not have come yet: the name is free."""
-        row = await self._found(write, name)
+    async def _unless_ended(self, write: ConfigWrite, name: str) -> Row | None:
+        """The row of that name. One that has ended is deleted, which its job may not have done yet."""
+        row = await self.rows.find(write.session, name)
         if row is None or not self.ended(row, await present(write.session)):
             return row
         await self.take_away(write, name, row)

@@ -240,7 +240,7 @@ def check(
 
     source = context.get_parameter_source("api_key")
     if client is not None and source is not None and source.name == "ENVIRONMENT":
-        api_key = None  # what was typed is meant
+        api_key = None  # the client was typed, the key was not
     question = {
         "api_key": api_key,
         "client": client,

@@ -1,6 +1,5 @@
 """Service of blocks."""
 
-from datetime import datetime
 from typing import cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -38,10 +37,6 @@ class Blocks(Resource[BlockRow, BlockFields, BlockView]):
             expires_at=row.expires_at,
             created_at=row.created_at,
         )
-
-    def ended(self, row: BlockRow, now: datetime) -> bool:
-        """Whether the block is over."""
-        return row.expires_at is not None and row.expires_at <= now
 
     async def save(self, write: ConfigWrite, name: str, body: BlockFields, current: BlockRow | None) -> BlockRow:
         """Create or change a block. What it names must exist, as a block of a misspelled name has no effect."""

@@ -17,6 +17,7 @@ from control_plane.clients.schemas import (
 )
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits.service import Plans, to_rule
+from control_plane.orm import has_ended
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
 from control_plane.web.etags import Preconditions
@@ -82,7 +83,7 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
 
 def end_overrides(row: ClientRow, now: datetime) -> None:
     """Replace overrides that ended by ``now`` by what follows them."""
-    for override in [one for one in row.overrides if one.expires_at is not None and one.expires_at <= now]:
+    for override in [one for one in row.overrides if has_ended(one.expires_at, now)]:
         then = figures_of(override).then
         if then is None:
             row.overrides.remove(override)
@@ -109,8 +110,8 @@ class Overrides(Resource[OverrideRow, OverrideReplace, OverrideView]):
         self._before = after
 
     def ended(self, row: OverrideRow, now: datetime) -> bool:
-        """Whether the override is over, and nothing of it follows."""
-        return row.expires_at is not None and row.expires_at <= now and row.then_limit is None
+        """Whether the override has expired, and no figures follow it."""
+        return super().ended(row, now) and row.then_limit is None
 
     def view(self, row: OverrideRow) -> OverrideView:
         """Show an override."""

@@ -11,8 +11,8 @@ _UNIT_NAMES = {
 _SUFFIXES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 RATE_PATTERN = r"^[0-9]{1,13}(\.[0-9]{1,9})?[kKMG]? ?/ ?[0-9]{0,9}[a-z]{1,6}$"
 _RATE = re.compile(
-    r"(?P<digits>\d{1,13})(?:\.(?P<fraction>\d{1,9}))?(?P<suffix>[kKMG]?) ?/ ?(?P<count>\d{0,9})(?P<unit>[a-z]{1,6})",
-    re.ASCII,
+    r"(?P<digits>[0-9]{1,13})(?:\.(?P<fraction>[0-9]{1,9}))?(?P<suffix>[kKMG]?)"
+    r" ?/ ?(?P<count>[0-9]{0,9})(?P<unit>[a-z]{1,6})"
 )
 
 

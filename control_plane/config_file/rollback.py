@@ -25,7 +25,7 @@ from control_plane.enforcement.schemas import EnforcementView
 from control_plane.enforcement.service import EnforcementOverrides, to_document
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.limits.service import rows_of
-from control_plane.orm import present
+from control_plane.orm import has_ended, present
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas.service import publish_limit
 from control_plane.routes import factors
@@ -81,8 +81,7 @@ async def _factor_again(write: ConfigWrite, backend: str, before: Record | None,
 
 
 async def _enforce_again(write: ConfigWrite, was: EnforcementView, now: datetime) -> None:
-    ended = was.expires_at is not None and was.expires_at <= now
-    if ended or await _enforcement.rows.find(write.session, was.target) is not None:
+    if has_ended(was.expires_at, now) or await _enforcement.rows.find(write.session, was.target) is not None:
         return
     row = EnforcementRow(**was.model_dump())
     write.session.add(row)

@@ -1,6 +1,5 @@
 """Service of enforcement overrides."""
 
-from datetime import datetime
 from typing import cast
 
 from control_plane.enforcement import repository
@@ -27,10 +26,6 @@ class EnforcementOverrides(Resource[EnforcementRow, EnforcementReplace, Enforcem
     def missing(self, name: str) -> NotFoundError:
         """The error for a target without an override."""
         return NotFoundError(f"There is no enforcement override of {name}.")
-
-    def ended(self, row: EnforcementRow, now: datetime) -> bool:
-        """Whether the override is over."""
-        return row.expires_at is not None and row.expires_at <= now
 
     async def save(
         self, write: ConfigWrite, name: str, body: EnforcementReplace, current: EnforcementRow | None

@@ -16,7 +16,7 @@ from control_plane.enforcement.models import EnforcementRow
 from control_plane.enforcement.service import EnforcementOverrides
 from control_plane.errors import ConflictError
 from control_plane.jobs.registry import Job
-from control_plane.orm import present
+from control_plane.orm import has_ended, present
 from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 
 EVERY_S = 30.0
@@ -100,7 +100,7 @@ async def _keys(write: ConfigWrite, now: datetime) -> int:
 async def _tokens(write: ConfigWrite, now: datetime) -> int:
     rows = await tokens.ended(write.session, now, A_WRITE)
     for row in rows:
-        if token_service.has_expired(row, now):
+        if has_ended(row.expires_at, now):
             token_service.expire(write, row, now)
         else:
             before = token_service.view(row)

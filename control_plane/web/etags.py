@@ -32,7 +32,7 @@ class Preconditions:
     @property
     def creates(self) -> bool:
         """Whether only something new may be written."""
-        return self._if_none_match is not None and self._if_none_match.strip() == "*"
+        return (self._if_none_match or "").strip() == "*"
 
     def check(self, current: BaseModel | None) -> None:
         """Raise :class:`PreconditionFailedError` unless they hold for ``current`` (``None``: does not exist)."""

@@ -55,8 +55,8 @@ class _DescriptorCheck(PendingCheck):
         return self.together.headers
 
     def done(self, figures: Sequence[int], at: int, now_us: int, *, degraded: bool = False) -> None:
-        """The store has decided. Where it denied what all descriptors need, the other limits are as they were."""
-        own = figures[at : at + FIGURES * len(self.keys)]
+        """The store has decided. A denial of a common need keeps the figures of the first turn for other limits."""
+        own = figures[at : at + self.limit_set.size]
         if self.need is None:
             self.together.figures[self.index] = own
         elif self.need.limit_set is self.limit_set:  # else a revision has come meanwhile
@@ -71,18 +71,20 @@ class _DescriptorCheck(PendingCheck):
 
 
 class _Need(NamedTuple):
-    """What all descriptors together need of limits of one of them, which have less. The others have enough."""
+    """What all descriptors together need of limits that have less, all in the limit set of one descriptor."""
 
     limit_set: LimitSet
     cost: int
-    """Of the descriptor, for at least as many units."""
+    """The cost of the descriptor that takes ``units``, rounded up."""
     units: int
+    """What the descriptors need together."""
     places: Sequence[int]
+    """Where the limits that have less stand in the limit set."""
     peeked: Sequence[int]
-    """The figures of all limits before."""
+    """The figures of the whole limit set, of the first turn."""
 
     def without_others(self, figures: Sequence[int]) -> Sequence[int]:
-        """The figures of a denial. Other limits have no part in it: they were asked for more than they must give."""
+        """The figures of a denial; those of other limits are of the first turn, as nobody needs so much of them."""
         if all(figures[FIGURES * place + 2] >= 0 for place in self.places):
             return figures
         shown = list(self.peeked)
@@ -108,7 +110,7 @@ class Together:
         self.request_id = request_id
         self.headers = headers
         self.figures: dict[int, Sequence[int]] = {}
-        """Of all limits of each descriptor, as it was peeked at."""
+        """The figures of each descriptor's limits, of the first turn."""
         self._decider = decider
         self._requests = requests
         self._done = done
@@ -195,7 +197,7 @@ def _needed(peeked: Mapping[int, Result], requests: Sequence[CheckRequest]) -> C
 
 
 def _need(peeked: Result, request: CheckRequest, needed: Counter[bytes], figures: Sequence[int]) -> _Need | None:
-    """Why a descriptor that would pass is denied all the same: limits that all together need most of, and have less."""
+    """The limits of a descriptor that would pass alone, but have less than all descriptors together need."""
     answer = peeked.answer
     if not isinstance(answer, Verdict) or not answer.allowed or not request.cost * answer.check.limit_set.unit_cost:
         return None

@@ -63,10 +63,10 @@ class TidegateMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http" or (self._skip is not None and await _told(self._skip(scope))):
+        if scope["type"] != "http" or (self._skip is not None and await _awaited(self._skip(scope))):
             await self._app(scope, receive, send)
             return
-        cost = 1 if self._cost is None else await _told(self._cost(scope))
+        cost = 1 if self._cost is None else await _awaited(self._cost(scope))
         decision = await _decide(self._limiter, self._identify, scope, None, cost)
         lines = [(name.lower().encode(), value.encode()) for name, value in decision.headers().items()]
 
@@ -99,7 +99,7 @@ def rate_limit(
     async def denied(request: Any, decision: Decision) -> Any:
         if on_denied is None:
             return JSONResponse(decision.problem(), decision.status, media_type="application/problem+json")
-        return await _told(on_denied(request, decision))
+        return await _awaited(on_denied(request, decision))
 
     fixed = {"cost"} if endpoint is None else {"cost", "endpoint"}
 
@@ -122,7 +122,7 @@ def rate_limit(
                 kwargs.pop(added, None)
             if request is None:
                 raise TypeError("rate_limit: the route gets no Request")
-            if skip is not None and await _told(skip(request.scope)):
+            if skip is not None and await _awaited(skip(request.scope)):
                 return await call(*args, **kwargs)
             decision = await _decide(limiter, identify, request.scope, endpoint, cost, fixed)
             if decision.allowed:
@@ -146,8 +146,8 @@ def rate_limit(
     return decorate
 
 
-async def _told(answer: Any) -> Any:
-    """What a function of the application answered, ``async`` or not."""
+async def _awaited(answer: Any) -> Any:
+    """The result of a function of the application, ``async`` or not."""
     return await answer if inspect.isawaitable(answer) else answer
 
 
@@ -164,7 +164,7 @@ async def _decide(
     What is wrong in the members that the application has ``fixed`` follows the fail policy.
     """
     try:
-        check = await _told(identify(scope))
+        check = await _awaited(identify(scope))
         if endpoint is not None:
             check = check._replace(method=None, path=None, endpoint=endpoint)
         return await limiter.decide(check, cost)

@@ -14,7 +14,7 @@ from control_plane.credentials.tokens.schemas import Dialect, TokenCreate, Token
 from control_plane.database import Database
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits.service import Plans
-from control_plane.orm import present
+from control_plane.orm import has_ended, present
 from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
@@ -51,12 +51,12 @@ def _role_of(row: Token) -> dict[str, Any]:
 async def create(write: ConfigWrite, body: TokenCreate, *, token_id: str, random: bytes) -> TokenCreated:
     """Issue a token from 32 random bytes; a gateway's goes to the nodes as its hash."""
     namesake = await repository.live_by_name.find(write.session, body.name)
-    now = await present(write.session)
-    if namesake is not None and has_expired(namesake, now):  # its job may not have come yet
-        expire(write, namesake, now)
+    if namesake is not None:
+        now = await present(write.session)
+        if not has_ended(namesake.expires_at, now):
+            raise ConflictError(f"There is a token named {body.name} already.")
+        expire(write, namesake, now)  # its job may not have come yet
         await write.session.flush()
-    elif namesake is not None:
-        raise ConflictError(f"There is a token named {body.name} already.")
     known = await Plans.rows.existing(write.session, body.plans)
     unknown = [(place, plan) for place, plan in enumerate(body.plans) if plan not in known]
     if unknown:
@@ -77,7 +77,7 @@ async def create(write: ConfigWrite, body: TokenCreate, *, token_id: str, random
 async def rotate(write: ConfigWrite, token_id: str, rotation: Rotation, preconditions: Preconditions) -> TokenCreated:
     """Give a token another secret; the one before it works as long as the rotation says."""
     row = await repository.live.find(write.session, token_id)
-    if row is None or has_expired(row, await present(write.session)):
+    if row is None or has_ended(row.expires_at, await present(write.session)):
         raise missing(token_id)
     secret = rotate_secret(
         write,
@@ -117,11 +117,6 @@ def forget_previous(write: ConfigWrite, row: Token) -> None:
     row.previous_sha256 = row.previous_expires_at = None
     if row.role == "gateway":
         write.withdraw(_previous(row))
-
-
-def has_expired(row: Token, now: datetime) -> bool:
-    """Whether the token has expired."""
-    return row.expires_at is not None and row.expires_at <= now
 
 
 def expire(write: ConfigWrite, row: Token, now: datetime) -> None:

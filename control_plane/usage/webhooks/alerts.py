@@ -31,10 +31,10 @@ async def find_alerts(database: Database, now: datetime) -> int:
     new = 0
     for part in chunks(found, ALERTS_A_STATEMENT):
         async with database.transaction() as session:
-            # the look took a while: what was deleted meanwhile must leave nothing to one of the same name
-            standing = await repository.hold(session, {str(message["webhook"]) for message in part}, made_at)
-            told = [message for message in part if message["webhook"] in standing]
-            new += await repository.add_messages(session, told) if told else 0
+            # a webhook may have been deleted meanwhile, and another one made of the same name
+            left = await repository.lock_existing(session, {str(message["webhook"]) for message in part}, made_at)
+            messages = [message for message in part if message["webhook"] in left]
+            new += await repository.add_messages(session, messages) if messages else 0
     return new
 
 

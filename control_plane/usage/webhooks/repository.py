@@ -31,8 +31,8 @@ async def enabled(session: AsyncSession) -> Sequence[UsageWebhookRow]:
     return (await session.scalars(select(UsageWebhookRow).where(UsageWebhookRow.enabled))).all()
 
 
-async def hold(session: AsyncSession, names: Collection[str], made_at: Mapping[str, datetime]) -> set[str]:
-    """Those of these webhooks that there still are, made when ``made_at`` says; none is deleted before this ends."""
+async def lock_existing(session: AsyncSession, names: Collection[str], made_at: Mapping[str, datetime]) -> set[str]:
+    """Those of the webhooks that still exist, made at ``made_at``; none is deleted before this transaction ends."""
     query = select(UsageWebhookRow.webhook, UsageWebhookRow.created_at).where(UsageWebhookRow.webhook.in_(list(names)))
     rows = await session.execute(query.order_by(UsageWebhookRow.webhook).with_for_update(key_share=True, read=True))
     return {webhook for webhook, created_at in rows if created_at == made_at[webhook]}
