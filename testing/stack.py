@@ -115,6 +115,16 @@ class Stack:
         answer = httpx.post(f"{place.url}/v1/check", json={"api_key": key, "cost": 0}, trust_env=False).json()
         return int(answer["remaining"])
 
+    def wait_for_peers(self, timeout_s: float = 30.0) -> None:
+        """Wait until no node takes another region of the stack for unreachable, and so keeps its share of limits."""
+        regions = {place.region for place in self.nodes}
+
+        def reached(place: NodePlace) -> bool:
+            peers = httpx.get(f"{place.url}/v1/status", trust_env=False).json()["peers"]
+            return all(region in peers and not peers[region]["silent"] for region in regions - {place.region})
+
+        wait_for(lambda: all(reached(place) for place in self.nodes), timeout_s, "all regions to reach one another")
+
     def settle(self, place: NodePlace, key: str, remaining: int, timeout_s: float = 10.0) -> float:
         """Wait until a node knows that so much is left; returns how long that took, in seconds."""
         began = time.monotonic()

@@ -97,6 +97,7 @@ def demo(start_module_stack: StartStack) -> Stack:
 
 @pytest.fixture
 def terminal(demo: Stack, tmp_path: Path) -> Iterator[Terminal]:
+    demo.wait_for_peers()  # a busy machine may hold an agent up for 2 s: then half of what a page shows is kept
     with closing(Terminal(demo, tmp_path / "clone")) as opened:
         yield opened
 
